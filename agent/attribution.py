@@ -1,0 +1,159 @@
+"""Usage → customer: whose it is, by labels that root controls, and by which rule (DESIGN §5). Pure.
+
+Rules are effective-dated by versions: a change of a customer's entry ends the old version and starts a new one, so
+that a span is always judged by the rules of its own time, and a record can be explained after the rule is gone.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from agent.model import Resource
+from agent.pattern import matches
+
+Selector = Mapping[str, str]  # label → pattern; all must match
+
+BEGINNING = 0  # before any usage
+FOREVER = 1 << 63  # after any usage, and still a 64-bit integer
+
+
+class Customer(Struct, frozen=True):
+    """One customer as configured. `since` and `until` are billing time; None is open-ended."""
+
+    id: str
+    match: tuple[Selector, ...] = ()  # any of
+    since: int | None = None
+    until: int | None = None
+    reattribute: bool = False
+
+
+class Rules(Struct, frozen=True):
+    """Everything that decides owners: customers, labels whose value is a customer's id, and what is the system's."""
+
+    customers: tuple[Customer, ...] = ()
+    customer_labels: tuple[str, ...] = ()  # label keys, ranked below every `match`
+    system: tuple[Selector, ...] = ()
+
+
+class Version(Struct, frozen=True, array_like=True):
+    """A customer's entry and when it acts: `[acts_from, acts_until)` in billing time."""
+
+    customer: Customer
+    acts_from: int
+    acts_until: int
+
+
+class Owner(Struct, frozen=True, array_like=True):
+    """The outcome: to whom, by which rule. `customer` is None unless `kind` is usage."""
+
+    kind: Literal["usage", "unattributed", "system"]
+    customer: str | None
+    rule: str
+
+
+NOBODY = Owner("unattributed", None, "no rule matched")
+
+
+def revise(versions: Sequence[Version], rules: Rules, now: int) -> tuple[Version, ...]:
+    """The history after loading `rules` at `now`.
+
+    A customer without `from`, or with a past one, acts from `now`; `reattribute` reaches back to its `from`. In an
+    empty history nothing was decided before, so that everything acts from the beginning.
+    """
+    configured = {c.id: c for c in rules.customers}
+    kept: list[Version] = []
+    current: set[str] = set()
+    for version in versions:
+        wanted = configured.get(version.customer.id)
+        if version.acts_until <= now and version.acts_until != version.customer.until:
+            kept.append(version)
+        elif wanted == version.customer:
+            kept.append(version)
+            current.add(wanted.id)
+        elif version.acts_from < now:
+            kept.append(structs.replace(version, acts_until=min(now, version.acts_until)))
+    first = BEGINNING if not versions else now
+    for customer in rules.customers:
+        if customer.id not in current:
+            since = BEGINNING if customer.since is None else customer.since
+            acts_from = since if customer.reattribute else max(since, first)
+            until = FOREVER if customer.until is None else customer.until
+            kept.append(Version(customer, acts_from, max(acts_from, until)))
+    return tuple(kept)
+
+
+class Attribution:
+    """Owners by resource and time, under one history of rules. `conflicts` counts what was refused, by reason."""
+
+    def __init__(self, versions: Sequence[Version], rules: Rules) -> None:
+        self.versions = tuple(versions)
+        self.rules = rules
+        moments = {t for v in versions for t in (v.acts_from, v.acts_until)}
+        self.edges = sorted(moments - {BEGINNING, FOREVER})
+        self._eras = [self._acting(t) for t in [BEGINNING, *self.edges]]
+        self.conflicts: dict[str, int] = {}
+
+    def _acting(self, at: int) -> tuple[tuple[Version, ...], frozenset[str]]:
+        acting = tuple(v for v in self.versions if v.acts_from <= at < v.acts_until)
+        return acting, frozenset(v.customer.id for v in acting)
+
+    def era(self, at: int) -> int:
+        """Which stretch of unchanging rules `at` lies in."""
+        return bisect_right(self.edges, at)
+
+    def edges_within(self, start: int, end: int) -> list[int]:
+        """Moments strictly inside `(start, end)` where ownership may change."""
+        return self.edges[bisect_right(self.edges, start) : bisect_right(self.edges, end - 1)]
+
+    def owner(self, lineage: Iterable[Resource], era: int) -> Owner:
+        """The owner of the first of `lineage` (a resource, its parent, and so on up).
+
+        The outermost match owns its whole subtree: an inner group of another customer matches nothing and is counted.
+        """
+        owner = NOBODY
+        for resource in reversed(list(lineage)):
+            found = self._match(resource.labels, era)
+            if owner.customer is None:
+                if found is not None and (found.kind != "unattributed" or owner is NOBODY):
+                    owner = found
+            elif found is not None and found.customer not in (None, owner.customer):
+                self._count("nested_claim")
+        return owner
+
+    def _match(self, labels: Mapping[str, str], era: int) -> Owner | None:
+        if not labels:
+            return None
+        acting, ids = self._eras[era]
+        found: dict[str, str] = {}
+        for version in acting:
+            for i, selector in enumerate(version.customer.match):
+                if fits(selector, labels):
+                    found.setdefault(version.customer.id, f"customers[{version.customer.id}].match[{i}] {_show(selector)}")
+                    break
+        if not found:  # the next rank: a label whose value is a customer's id
+            for key in self.rules.customer_labels:
+                if labels.get(key) in ids:
+                    found[labels[key]] = f"attribution.customer_labels {key}={labels[key]}"
+        if len(found) > 1:  # order never decides
+            self._count("attribution_conflict")
+            return Owner("unattributed", None, "conflict: " + "; ".join(found[c] for c in sorted(found)))
+        for customer, rule in found.items():
+            return Owner("usage", customer, rule)
+        for i, selector in enumerate(self.rules.system):
+            if fits(selector, labels):
+                return Owner("system", None, f"attribution.system[{i}] {_show(selector)}")
+        return None
+
+    def _count(self, reason: str) -> None:
+        self.conflicts[reason] = self.conflicts.get(reason, 0) + 1
+
+
+def fits(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Whether every label that the selector names is there and matches its pattern."""
+    return all(key in labels and matches(pattern, labels[key]) for key, pattern in selector.items())
+
+
+def _show(selector: Selector) -> str:
+    return ", ".join(f"{key}={pattern}" for key, pattern in sorted(selector.items()))

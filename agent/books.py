@@ -1,0 +1,257 @@
+"""One sweep through the pure stages: usage → attribution → windows, and what one transaction must then hold.
+
+`Books` is the agent's memory of everything that is open. It mirrors what the spool committed: when a commit fails,
+throw it away and build it again from the spool's snapshot.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from agent.attribution import Attribution, Owner
+from agent.model import Balance, Dimension, Gap, Meter, Resource, Sweep
+from agent.record import UsageRecord
+from agent.usage import Cursor, Track, hold_until, measure
+from agent.windows import Cell, Closed, Segments, Share, Windows
+
+MAX_LATENESS = 120_000_000_000  # how long a source that lags the others is waited for
+
+
+class Row(Struct, array_like=True):
+    """One resource as it is persisted: its marks and its shares of open windows."""
+
+    source: str
+    track: Track
+    shares: list[Share] = []
+    cells: list[Cell] = []
+
+
+class Snapshot(Struct, array_like=True):
+    """All that `Books` needs to go on where the last committed transaction left."""
+
+    cursors: dict[str, Cursor] = {}
+    rows: list[Row] = []
+    segments: dict[str, list[tuple[int, int]]] = {}
+    closed: dict[str, int] = {}  # by meter: the watermark of the last closing
+
+
+class Commit(Struct):
+    """What one transaction holds: all of it or nothing."""
+
+    source: str | None
+    cursor: Cursor | None
+    rows: dict[str, Row | None]  # by resource key; None deletes
+    closed: list[Closed]
+    segments: dict[str, list[tuple[int, int]]]
+    closings: dict[str, int]
+    balances: list[Balance]
+    unattributed: dict[str, int]  # ns booked to nobody, by anchor
+    anomalies: list[str]
+    gaps: list[Gap]
+
+
+class Books:
+    """What is open: tracks by source, windows, watermarks. Every method returns the `Commit` that makes it durable."""
+
+    def __init__(  # noqa: PLR0913 - the whole of what books depend on, each part plain
+        self,
+        source: str,
+        meters: Mapping[str, Meter],
+        feeds: Mapping[str, frozenset[str]],
+        dimensions: Sequence[Dimension],
+        attribution: Attribution,
+        *,
+        window: int,
+        interval: int,
+        snapshot: Snapshot,
+    ) -> None:
+        """`source` is the records' own (cluster/node/epoch); `feeds` says which sources measure a meter."""
+        self.source, self.meters, self.feeds = source, meters, feeds
+        self.attribution = attribution
+        self.window, self.interval = window, interval
+        self.cursors = dict(snapshot.cursors)
+        self.closed = dict(snapshot.closed)
+        self.windows = Windows(dimensions, meters, Segments(snapshot.segments), interval)
+        self.tracks: dict[str, dict[str, Track]] = {}
+        for row in snapshot.rows:
+            key = row.track.resource.key
+            self.tracks.setdefault(row.source, {})[key] = row.track
+            self.windows.restore(key, row.shares, row.cells)
+        self._owners: dict[tuple[str, int], Owner] = {}
+
+    def sweep(self, sweep: Sweep, *, anchor: int, doubtful: bool = False, may_close: bool = True, from_zero: bool = False) -> Commit:
+        """Book one sweep, then close what its watermark passed (a sweep adds, then closes)."""
+        tracks = self.tracks.setdefault(sweep.source, {})
+        previous = self.cursors.get(sweep.source)
+        former = self._former(sweep, tracks)
+        measured = measure(sweep, previous, tracks, self.meters, anchor=anchor, interval=self.interval, from_zero=from_zero)
+        for meter in {d.meter for d in self.windows.dimensions.values() if sweep.source in self.feeds.get(d.meter, ())}:
+            if meter not in self.windows.segments.starts:
+                start = min((u.start for u in measured.usages if u.meter == meter), default=measured.at)
+                self.windows.segments.begin(meter, start, self.window)
+        flags = ("clock_unconfirmed",) if doubtful else ()
+        unattributed: dict[str, int] = {}
+        self.windows.forget_pieces()
+        for usage in measured.usages:
+            key = usage.resource.key
+            current = self._lineage(tracks, key)
+            lineage = [former.get(r.key, r) for r in current] if former else current
+            extra = flags
+            if former and any(a is not b for a, b in zip(lineage, current, strict=True)):
+                era = self.attribution.era(measured.at)
+                if self._owner(key, era, lineage, cached=False) != self._owner(key, era, current, cached=False):
+                    extra = (*flags, "owner_uncertain")
+            cached = not former
+
+            def owner_of(dimension: Dimension, era: int, key: str = key, lineage: list[Resource] = lineage, cached: bool = cached) -> Owner:
+                return _bearer(dimension, self._owner(key, era, lineage, cached=cached), sweep.basis)
+
+            self.windows.add(usage, self.attribution, owner_of, extra)
+            anchor_name = usage.resource.anchor
+            if anchor_name is not None and usage.quantity and self.meters[usage.meter].books == "exact":
+                era = self.attribution.era(max(measured.at - 1, 0))
+                if self._owner(key, era, lineage, cached=cached).kind == "unattributed":
+                    unattributed[anchor_name] = unattributed.get(anchor_name, 0) + usage.quantity
+        at = max(measured.at, previous.at) if previous is not None else measured.at
+        stamp = measured.at - anchor
+        cursor = Cursor(sweep.boot, stamp, at, sweep.listing, sweep.basis)
+        self.cursors[sweep.source] = cursor
+        closed, touched = self._close_passed() if may_close else ([], set())
+        closed += [Closed(self._gap_record(gap, dimension, sweep.basis), ()) for gap in measured.gaps for dimension in self.windows.of_meter.get(gap.meter, ())]
+        commit = self._commit(closed, measured.touched | touched | measured.ended)
+        commit.source, commit.cursor = sweep.source, cursor
+        commit.balances, commit.anomalies, commit.gaps = measured.balances, measured.anomalies, measured.gaps
+        commit.unattributed = unattributed
+        return commit
+
+    def cut(self, meters: Iterable[str] | None = None, *, anchor: int, window: int | None = None) -> Commit:
+        """End segments now: of all meters (shutdown) or of some (a reload that changes them)."""
+        names = list(self.windows.segments.starts) if meters is None else [m for m in meters if m in self.windows.segments.starts]
+        touched: set[str] = set()
+        ends: dict[str, int] = {}
+        for meter in names:
+            sources = self.feeds.get(meter, frozenset())
+            at = max([self.windows.reach(meter), *(self.cursors[s].at for s in sources if s in self.cursors)], default=0)
+            ends[meter] = at
+            for source in sources:
+                for key, track in self.tracks.get(source, {}).items():
+                    lineage = self._lineage(self.tracks[source], key)
+                    basis = self.cursors[source].basis if source in self.cursors else ""
+                    for usage in hold_until(track, {meter: self.meters[meter]} if meter in self.meters else {}, anchor, at):
+                        self.windows.add(
+                            usage,
+                            self.attribution,
+                            lambda d, era, key=key, lineage=lineage, basis=basis: _bearer(  # type: ignore[misc]
+                                d, self._owner(key, era, lineage, cached=True), basis
+                            ),
+                            (),
+                        )
+                        touched.add(key)
+            self.windows.segments.begin(meter, at, window or self.window)
+            self.windows.cut(meter, at)
+        closed, more = self._close(lambda meter: ends.get(meter, 0))
+        for meter, at in ends.items():
+            self.closed[meter] = max(self.closed.get(meter, 0), at)
+        return self._commit(closed, touched | more)
+
+    def open_windows(self) -> int:
+        """How many records are open: distinct windows of each dimension and owner."""
+        shares = (s for of in self.windows.shares.values() for s in of.values())
+        return len({(s.dimension, s.start, s.end, s.owner.customer, s.group) for s in shares})
+
+    def mark(self, meter: str) -> int:
+        """The time up to which everything of `meter` is booked (ACCOUNTING §4, closing). 0 before the first sweep.
+
+        A source that lags the furthest by more than its lateness is no longer waited for; a lone one always is.
+        """
+        marks = [self.cursors[s].at if s in self.cursors else 0 for s in self.feeds.get(meter, ())]
+        if not marks:
+            return 0
+        return max(min(marks), max(marks) - MAX_LATENESS) if len(marks) > 1 else marks[0]
+
+    def _close_passed(self) -> tuple[list[Closed], set[str]]:
+        """Close the meters whose watermark passed a window edge; late usage is emitted with them, never more often."""
+        passed: dict[str, int] = {}
+        for meter in self.windows.of_meter:
+            mark = self.mark(meter)
+            last = self.closed.get(meter)
+            if last is None:
+                self.closed[meter] = mark
+            elif mark // self.window > last // self.window:
+                passed[meter] = self.closed[meter] = mark
+        return self._close(lambda meter: passed.get(meter, 0)) if passed else ([], set())
+
+    def _close(self, mark_of) -> tuple[list[Closed], set[str]]:  # type: ignore[no-untyped-def]
+        resources = {k: t.resource for tracks in self.tracks.values() for k, t in tracks.items()}
+        origin = {k: source for source, tracks in self.tracks.items() for k in tracks}
+        return self.windows.close(mark_of, resources, lambda key: self.cursors[origin[key]].basis, self.source)
+
+    def _commit(self, closed: list[Closed], touched: set[str]) -> Commit:
+        rows: dict[str, Row | None] = {}
+        for source, tracks in self.tracks.items():
+            for key in touched & tracks.keys():
+                shares, cells = self.windows.shares.get(key), self.windows.cells.get(key)
+                track = tracks[key]
+                if not track.marks and not shares and not cells:
+                    del tracks[key]
+                    rows[key] = None
+                else:
+                    rows[key] = Row(source, track, list((shares or {}).values()), list((cells or {}).values()))
+        return Commit(None, None, rows, closed, self.windows.segments.starts, dict(self.closed), [], {}, [], [])
+
+    def _former(self, sweep: Sweep, tracks: Mapping[str, Track]) -> dict[str, Resource]:
+        """The resources whose labels this sweep found changed, as they were: the span belongs to the old owner."""
+        former: dict[str, Resource] = {}
+        for reading in sweep.readings:
+            track = tracks.get(reading.resource.key)
+            if track is not None and track.resource is not reading.resource and track.resource != reading.resource:
+                former[reading.resource.key] = track.resource
+        if former:
+            self._owners.clear()
+        return former
+
+    def _lineage(self, tracks: Mapping[str, Track], key: str) -> list[Resource]:
+        lineage = []
+        at: str | None = key
+        while at is not None and at in tracks:
+            lineage.append(tracks[at].resource)
+            at = tracks[at].resource.parent
+        return lineage
+
+    def _owner(self, key: str, era: int, lineage: list[Resource], *, cached: bool) -> Owner:
+        if not cached:
+            return self.attribution.owner(lineage, era)
+        owner = self._owners.get((key, era))
+        if owner is None:
+            owner = self._owners[key, era] = self.attribution.owner(lineage, era)
+        return owner
+
+    def _gap_record(self, gap: Gap, dimension: Dimension, basis: str) -> UsageRecord:
+        return UsageRecord(
+            kind="gap",
+            source=self.source,
+            meter=gap.meter,
+            policy=dimension.policy,
+            dimension=dimension.name,
+            customer=None,
+            group=gap.group,
+            start=gap.start,
+            end=gap.end,
+            quantity=0,
+            base_unit=self.meters[gap.meter].unit,
+            basis=basis,
+            covered=0,
+            reason=gap.reason,
+            bound=gap.bound,
+        )
+
+
+def _bearer(dimension: Dimension, owner: Owner, basis: str) -> Owner:
+    """Who bears a usage of this dimension: shared cost and whole-meter customers are the dimension's own rules."""
+    if dimension.customer is not None:
+        return Owner("usage", dimension.customer, f"meters[{dimension.name}].customer")
+    if basis == "host":
+        return Owner("system", None, "host totals are for the books")
+    if owner.kind == "system" and dimension.system is not None:
+        return Owner("usage", dimension.system, f"shared.system of {dimension.name}, by {owner.rule}")
+    return owner

@@ -1,0 +1,132 @@
+"""Billing time = anchor + CLOCK_BOOTTIME, so that no step of the wall clock moves a quantity (L5, ACCOUNTING §4).
+
+`BillingClock` decides and is pure; `now` and `synchronised` at the end touch the kernel.
+"""
+
+import ctypes
+import time
+from enum import Enum
+
+from msgspec import Struct
+
+from agent.model import NS_PER_MS
+from agent.record import rfc3339
+
+BUILD_TIME = 1_790_000_000 * 1_000_000_000  # 2026-09-21: no wall clock of this release is before it
+STEP = 500 * NS_PER_MS  # a smaller difference is left alone: adjtime slews both clocks alike
+
+
+class Verdict(Enum):
+    """What an observation of the wall clock meant."""
+
+    STEADY = "steady"
+    UNCONFIRMED = "unconfirmed"  # it stepped; until it is confirmed nothing closes but a cut
+    ACCEPTED = "accepted"  # the anchor moved
+
+
+class ClockState(Struct):
+    """What is persisted. `doubtful`: the anchor itself was never confirmed, only assumed."""
+
+    boot: str
+    anchor: int
+    doubtful: bool = False
+    pending: int | None = None  # a step that awaits confirmation, in ns
+    pending_since: int = 0  # boottime
+
+
+class BillingClock:
+    """The anchor and its rules. Every time comes in as an argument."""
+
+    def __init__(self, state: ClockState, accept_after: int) -> None:
+        self.state = state
+        self.accept_after = accept_after
+
+    @classmethod
+    def start(cls, boot: str, wall: int, boottime: int, last: int, kept: ClockState | None, accept_after: int) -> "BillingClock":
+        """The clock at start-up: the boot's kept anchor, else a first one.
+
+        `last` is the last persisted billing time. A wall clock before it, or before the build, cannot be true: the
+        larger of the two takes its place, flagged.
+        """
+        if kept is not None and kept.boot == boot:
+            return cls(kept, accept_after)
+        floor = max(BUILD_TIME, last)
+        true = max(wall, floor)
+        anchor = true - boottime
+        return cls(ClockState(boot, anchor - anchor % NS_PER_MS, doubtful=wall < floor), accept_after)
+
+    @property
+    def may_close(self) -> bool:
+        """Whether windows may close: not while a step awaits its confirmation."""
+        return self.state.pending is None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what is booked now carries `clock_unconfirmed`."""
+        return self.state.doubtful or self.state.pending is not None
+
+    def at(self, boottime: int) -> int:
+        """Billing time of a boottime."""
+        return self.state.anchor + boottime
+
+    def observe(self, wall: int, boottime: int, *, synchronised: bool) -> Verdict:
+        """Compare the wall clock with billing time; move the anchor only for a confirmed step."""
+        state = self.state
+        offset = wall - boottime - state.anchor
+        if abs(offset) <= STEP:
+            state.pending = None
+            if synchronised:
+                state.doubtful = False
+            return Verdict.STEADY
+        if synchronised:
+            self._move(offset)
+            state.doubtful = False
+            return Verdict.ACCEPTED
+        if state.pending is None or abs(offset - state.pending) > STEP:
+            state.pending, state.pending_since = offset, boottime
+        elif boottime - state.pending_since >= self.accept_after:
+            self._move(offset)
+            state.doubtful = True
+            return Verdict.ACCEPTED
+        return Verdict.UNCONFIRMED
+
+    def accept(self, wall: int, boottime: int) -> str:
+        """A person vouches for the wall clock (`metering-agent clock accept`); says what it did."""
+        before, offset = self.at(boottime), wall - boottime - self.state.anchor
+        self._move(offset)
+        self.state.doubtful = False
+        return f"billing time moved from {rfc3339(before)} to {rfc3339(self.at(boottime))}"
+
+    def _move(self, offset: int) -> None:
+        self.state.anchor += offset - offset % NS_PER_MS
+        self.state.pending = None
+
+
+def now() -> tuple[int, int]:
+    """(wall, boottime) in nanoseconds, read together."""
+    return time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class _Timex(ctypes.Structure):
+    """The head of struct timex, adjtimex(2); the kernel writes 208 bytes on 64-bit machines."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_byte * 256),
+    )
+
+
+_STA_UNSYNC = 0x0040
+_TIME_ERROR = 5
+
+
+def synchronised() -> bool:
+    """Whether the kernel says that a time service disciplines its clock (adjtimex, which needs no privilege to read)."""
+    timex = _Timex()
+    state = ctypes.CDLL(None).adjtimex(ctypes.byref(timex))
+    return state not in (-1, _TIME_ERROR) and not timex.status & _STA_UNSYNC

@@ -1,0 +1,84 @@
+"""The configuration: read once, checked whole, then passed down as plain values.
+
+`document` reads YAML, `sections` gives it types, `check` and `ties` look across sections, `problems` words what is
+wrong. A user sees every problem at once, each with file, line, key and cure, before anything starts.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent import clock
+from agent.config import document
+from agent.config.check import KnownMeters, check, retention_bytes
+from agent.config.document import Document
+from agent.config.problems import problems_of
+from agent.config.sections import Cgroups, Config, FileSink, Host, json_schema
+
+__all__ = ["Cgroups", "Config", "FileSink", "Host", "json_schema", "load", "parse", "retention_bytes"]
+
+
+def load(path: Path, known_meters: KnownMeters, environ: Mapping[str, str], now: int | None = None) -> Config:
+    """The configuration in a file. `now` is the time of loading, ns since the epoch; None reads the clock.
+
+    Raises ConfigError with every problem, each as `file:line: key: what. Cure.`
+    """
+    config = parse(document.read(path), str(path), known_meters, environ, now)
+    return config.noting((*_file_notices(path), *config.notices))
+
+
+def parse(
+    text: str, name: str, known_meters: KnownMeters, environ: Mapping[str, str], now: int | None = None
+) -> Config:
+    """The configuration in `text`; `name` stands for the file in messages. Otherwise as `load`."""
+    written = document.parse(text, name)
+    values = document.mapping(written, "a mapping of the sections sources, meters, customers and so on")
+    context = {"environ": environ}
+    problems = list(written.problems)
+    try:
+        config = Config.model_validate(values, context=context)
+        broken: frozenset[str] = frozenset()
+    except ValidationError as error:
+        problems += problems_of(error, written, Config)
+        broken = frozenset(str(found["loc"][0]) for found in error.errors(include_url=False))
+        # Sections do not depend on each other, so those that are left are sound and can be checked.
+        config = Config.model_validate({k: v for k, v in values.items() if k not in broken}, context=context)
+    problems += [written.problem(loc, text) for loc, text in check(config, written.line, known_meters, broken)]
+    if problems:
+        document.refuse(name, problems)
+    return config.noting(tuple(_notices(config, written, clock.now()[0] if now is None else now)))
+
+
+def _notices(config: Config, written: Document, now: int) -> list[str]:
+    notices = []
+    for index, customer in enumerate(config.customers):
+        if customer.since is not None and customer.since < now and not customer.reattribute:
+            day = datetime.fromtimestamp(customer.since // 10**9, UTC).date()
+            text = f"{day} is past: {customer.id} acts from load time. Say `reattribute: true` to reach back."
+            notices.append(written.problem(("customers", index, "from"), text).shown(written.name))
+    undated = [c.id for c in config.customers if c.match and c.since is None and not c.reattribute]
+    if undated:
+        more = f" and {len(undated) - 3} more" if len(undated) > 3 else ""
+        text = f"without `from`, a customer acts from load time: {', '.join(undated[:3])}{more}."
+        notices.append(written.problem(("customers",), text).shown(written.name))
+    if not config.sinks:
+        text = "no sink: records stay in the spool. Add `- {id: files, kind: file, path: ...}`."
+        notices.append(written.problem(("sinks",), text).shown(written.name))
+    return notices
+
+
+def _file_notices(path: Path) -> list[str]:
+    """Who besides root and ourselves could change what is billed."""
+    try:
+        status = path.stat()
+    except OSError:  # moved since it was read
+        return []
+    notices = []
+    if status.st_mode & 0o022:
+        notices.append(f"{path}: writable by others, who could change who is billed. Run `chmod go-w {path}`.")
+    if status.st_uid not in (0, os.geteuid()):
+        notices.append(f"{path}: owned by user {status.st_uid}, who could change who is billed. Give it to root.")
+    return notices

@@ -1,0 +1,257 @@
+"""The left half of the line, run: a source's sweep through the books into the spool, in one transaction.
+
+Everything here belongs to the spool's thread, and blocks. Facts for telemetry are returned, not reported.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, structs
+
+from agent import clock as clocks
+from agent.attribution import Attribution, Rules, Version, revise
+from agent.books import Books, Commit
+from agent.clock import BillingClock, ClockState, Verdict
+from agent.errors import SpoolError
+from agent.model import Dimension, Meter, Reading
+from agent.reattribution import reattribute
+from agent.record import UsageRecord
+from agent.sources import Source
+from agent.spool import Spool
+from agent.windows import Closed
+
+
+class Plan(Struct, frozen=True):
+    """What to meter, for whom: the configuration as the line reads it. Times in ns."""
+
+    cluster: str
+    node: str
+    meters: Mapping[str, Meter]  # every meter this release knows, so that an old dimension can still be closed
+    feeds: Mapping[str, frozenset[str]]  # meter → ids of the sources that measure it
+    dimensions: tuple[Dimension, ...]
+    rules: Rules
+    window: int
+    interval: int
+    fresh_boot: int
+    hold: int
+    accept_after: int
+
+
+class Kept(Struct, array_like=True):
+    """What of the plan is persisted, so that the windows of an older plan close by their own rules."""
+
+    dimensions: tuple[Dimension, ...]
+    window: int
+
+
+class Swept(Struct, frozen=True):
+    """What one sweep came to, for telemetry."""
+
+    source: str
+    seconds: float
+    stamp: int
+    commit: Commit
+    verdict: Verdict
+    offset: int  # wall clock ahead of billing time, ns
+    conflicts: Mapping[str, int]
+
+
+class Metering:
+    """Books, clock and spool together. Rebuilt from the spool whenever the plan changes or a commit fails."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        plan: Plan,
+        run_dir: Path,
+        *,
+        now: Callable[[], tuple[int, int]] = clocks.now,
+        synchronised: Callable[[], bool] = clocks.synchronised,
+        boot: str,
+    ) -> None:
+        """`now` gives (wall, boottime); `boot` is the id of this boot of the kernel."""
+        self.spool, self._now, self._synchronised, self._boot = spool, now, synchronised, boot
+        self._metered = Metered(run_dir / "metered", boot)
+        self._unbooked: dict[str, list[Reading]] = {}
+        wall, boottime = now()
+        cursors = spool.snapshot().cursors
+        last = max((c.at for c in cursors.values()), default=0)
+        kept = spool.meta("clock")
+        state = msgspec.json.decode(kept, type=ClockState) if kept else None
+        self.clock = BillingClock.start(boot, wall, boottime, last, state, plan.accept_after)
+        self._checked = 0  # unattributed records up to this seq were offered to the current rules
+        self.adopt(plan)
+
+    # -- plans -----------------------------------------------------------------------------------------------------
+
+    def adopt(self, plan: Plan) -> None:
+        """Make `plan` the one in force: what it changes is cut first, under the old one; then its rules act from now."""
+        _, boottime = self._now()
+        now = self.clock.at(boottime)
+        self.clock.accept_after = plan.accept_after
+        history = msgspec.json.decode(self.spool.meta("versions") or b"[]", type=tuple[Version, ...])
+        written = self.spool.meta("plan")
+        old = msgspec.json.decode(written, type=Kept) if written else Kept(plan.dimensions, plan.window)
+        versions = revise(history, plan.rules, now)
+        if old != Kept(plan.dimensions, plan.window):
+            before = self._books(plan, old.dimensions, old.window, Attribution(history, plan.rules))
+            meters = _changed(old, plan)
+            self.spool.commit(before.cut(meters, anchor=self.clock.state.anchor, window=plan.window), now=now)
+        self.plan = plan
+        self._attribution = Attribution(versions, plan.rules)
+        self.spool.forget_sources({s for sources in plan.feeds.values() for s in sources})
+        meta = {"versions": msgspec.json.encode(versions), "plan": msgspec.json.encode(Kept(plan.dimensions, plan.window))}
+        self.spool.commit(None, now=now, meta=meta | self._clock_meta())
+        self.rebuild()
+        if versions != history:
+            self._checked = 0
+            self._reattribute(now)
+
+    def rebuild(self) -> None:
+        """Go on from what the spool last committed."""
+        self.books = self._books(self.plan, self.plan.dimensions, self.plan.window, self._attribution)
+
+    def _books(self, plan: Plan, dimensions: Sequence[Dimension], window: int, attribution: Attribution) -> Books:
+        source = f"{plan.cluster}/{plan.node}/{self.spool.identity.epoch}"
+        snapshot = self.spool.snapshot()
+        return Books(
+            source, plan.meters, plan.feeds, dimensions, attribution, window=window, interval=plan.interval, snapshot=snapshot
+        )
+
+    # -- the line --------------------------------------------------------------------------------------------------
+
+    def sweep(self, source: Source) -> Swept:
+        """Read one source and commit what it came to. Raises SourceError, SpoolFullError, SpoolError.
+
+        After SpoolFullError nothing is lost: marks stand still, and the last readings of what died are kept here.
+        """
+        began = time.perf_counter()
+        wall, boottime = self._now()
+        offset = wall - self.clock.at(boottime)
+        verdict = self.clock.observe(wall, boottime, synchronised=self._synchronised())
+        sweep = source.sweep()
+        if unbooked := self._unbooked.get(source.id):
+            sweep = structs.replace(sweep, readings=[*sweep.readings, *unbooked])
+        previous = self.books.cursors.get(source.id)
+        fresh = previous is None or previous.boot != sweep.boot
+        commit = self.books.sweep(
+            sweep,
+            anchor=self.clock.state.anchor,
+            doubtful=self.clock.doubtful,
+            may_close=self.clock.may_close,
+            from_zero=fresh and self._from_zero(source.id, sweep.stamp, known_epoch=previous is not None),
+        )
+        if fresh:
+            self._metered.add(source.id)
+        now = self.clock.at(boottime)
+        try:
+            self.spool.commit(commit, now=now, meta=self._clock_meta(), records=self._epoch_gap(now))
+        except SpoolError:
+            self._unbooked[source.id] = [reading for reading in sweep.readings if reading.gone]
+            self.rebuild()
+            raise
+        self._unbooked.pop(source.id, None)
+        if any(v.customer.reattribute for v in self._attribution.versions) and commit.closed:
+            self._reattribute(now)
+        conflicts, self._attribution.conflicts = self._attribution.conflicts, {}
+        return Swept(source.id, time.perf_counter() - began, sweep.stamp, commit, verdict, offset, conflicts)
+
+    def cut(self) -> Commit:
+        """End every open window now (shutdown): what was measured becomes records."""
+        _, boottime = self._now()
+        commit = self.books.cut(anchor=self.clock.state.anchor)
+        self.spool.commit(commit, now=self.clock.at(boottime), meta=self._clock_meta())
+        return commit
+
+    def accept_clock(self) -> str:
+        """A person vouches for the wall clock; returns what that changed."""
+        wall, boottime = self._now()
+        said = self.clock.accept(wall, boottime)
+        self.spool.commit(None, now=self.clock.at(boottime), meta=self._clock_meta())
+        self.spool.audit(self.clock.at(boottime), f"uid {os.getuid()}", "clock accept", said)
+        return said
+
+    def _clock_meta(self) -> dict[str, bytes]:
+        return {"clock": msgspec.json.encode(self.clock.state)}
+
+    def _from_zero(self, source: str, stamp: int, *, known_epoch: bool) -> bool:
+        """What a first listing means (ACCOUNTING §3): from zero only on a boot that nobody has metered."""
+        if source in self._metered:
+            return False
+        return known_epoch or stamp < self.plan.fresh_boot
+
+    def _epoch_gap(self, now: int) -> list[Closed]:
+        """The gap that a new epoch over an old file leaves, once."""
+        since, self.spool.restored_since = self.spool.restored_since, None
+        if since is None or since >= now:
+            return []
+        source = self.books.source
+        group = {"resource": self.plan.node}
+        return [
+            Closed(
+                UsageRecord(
+                    kind="gap",
+                    source=source,
+                    meter=d.meter,
+                    policy=d.policy,
+                    dimension=d.name,
+                    customer=None,
+                    group=group,
+                    start=since,
+                    end=now,
+                    quantity=0,
+                    base_unit=self.plan.meters[d.meter].unit,
+                    basis="",
+                    covered=0,
+                    reason="new_epoch",
+                    metadata={"because": self.spool.restored or ""},
+                ),
+                (),
+            )
+            for d in self.plan.dimensions
+        ]
+
+    def _reattribute(self, now: int) -> None:
+        """Offer held unattributed usage to the rules in force."""
+        dimensions = {d.name: d for d in self.plan.dimensions}
+        pairs: list[Closed] = []
+        for seq, id, net, record in self.spool.unattributed(now - self.plan.hold, self._checked):
+            self._checked = max(self._checked, seq)
+            if record.dimension in dimensions:
+                moved = reattribute(record, id, net, self._attribution, dimensions[record.dimension])
+                pairs += [Closed(r, ()) for r in moved]
+        if pairs:
+            self.spool.commit(None, now=now, records=pairs)
+
+
+class Metered:
+    """Which sources were metered on this boot: a file in the run directory, written before a boot's first commit."""
+
+    def __init__(self, path: Path, boot: str) -> None:
+        self._path, self._boot = path, boot
+        try:
+            kept_boot, *sources = path.read_text().split("\n")
+        except OSError:
+            kept_boot, sources = "", []
+        self._sources = {s for s in sources if s} if kept_boot == boot else set()
+
+    def __contains__(self, source: str) -> bool:
+        return source in self._sources
+
+    def add(self, source: str) -> None:
+        """Note it, durably as far as a file system that a boot empties can be."""
+        if source not in self._sources:
+            self._sources.add(source)
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text("\n".join([self._boot, *sorted(self._sources)]))
+            temporary.replace(self._path)
+
+
+def _changed(old: Kept, plan: Plan) -> set[str]:
+    """Meters whose windows cannot go on: their dimensions differ, or the length of all windows does."""
+    if old.window != plan.window:
+        return {d.meter for d in (*old.dimensions, *plan.dimensions)}
+    return {d.meter for d in set(old.dimensions) ^ set(plan.dimensions)}

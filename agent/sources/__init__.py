@@ -1,0 +1,36 @@
+"""Where usage comes from. A source measures and labels; it decides nothing about money.
+
+A source may read /proc, /sys and local sockets. It needs no root for its own sake, starts no process, holds no clock
+beside CLOCK_BOOTTIME, and keeps nothing that a restart would miss.
+"""
+
+from typing import Protocol, runtime_checkable
+
+from agent.model import Meter, Sweep
+
+
+class Source(Protocol):
+    """One place that is read. `sweep` blocks for milliseconds at most: kernel files only, no disk, no network."""
+
+    id: str
+    meters: tuple[Meter, ...]
+
+    def sweep(self) -> Sweep:
+        """Read everything now, parents before children. Raises SourceError when nothing could be read."""
+
+    def close(self) -> None:
+        """Release files and locks; safe to call twice."""
+
+
+@runtime_checkable
+class Watched(Source, Protocol):
+    """A source whose resources come and go between sweeps."""
+
+    def fileno(self) -> int:
+        """Readable when a resource may have come or gone (inotify)."""
+
+    def next_read_within(self, now: int) -> int:
+        """How soon after boottime `now` the counters should be read again; both in ns."""
+
+    def read(self) -> bool:
+        """Keep the latest counters of what lives; True when one died, so that a sweep should follow at once."""

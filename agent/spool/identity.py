@@ -1,0 +1,93 @@
+"""Who this spool belongs to: epoch, machine fingerprint, and the witness that betrays a restored copy."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from msgspec import Struct
+
+from agent.errors import CannotStartError
+
+_INSTANCE_IDS = ("var/lib/cloud/data/instance-id", "run/cloud-init/.instance-id")
+
+
+class Identity(Struct, frozen=True):
+    """`epoch`: 128 random bits made with the file, in hex. `fingerprint`: the machine's ids, by name."""
+
+    epoch: str
+    fingerprint: dict[str, str]
+
+
+def fingerprint(root: Path = Path("/")) -> dict[str, str]:
+    """The machine's ids that can be read here; what is absent is ignored in comparisons."""
+    found: dict[str, str] = {}
+    for name, paths in {"machine_id": ("etc/machine-id",), "instance_id": _INSTANCE_IDS}.items():
+        for path in paths:
+            with contextlib.suppress(OSError):
+                text = (root / path).read_text().strip()
+                if text:
+                    found.setdefault(name, text)
+    return found
+
+
+def foreign(kept: dict[str, str], here: dict[str, str]) -> str | None:
+    """Why the file was written by another machine, or None."""
+    for name in kept.keys() & here.keys():
+        if kept[name] != here[name]:
+            return f"cloned spool: {name} was {kept[name]}, this machine's is {here[name]}"
+    return None
+
+
+class Witness:
+    """The number of the last commit, kept outside the file: beside it and in the run directory."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._files = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for path in paths]
+
+    def newer_than(self, epoch: str, commit: int) -> str | None:
+        """Why the spool is older than something this machine has seen, or None. An unreadable witness says nothing."""
+        for fd in self._files:
+            try:
+                seen_epoch, seen = json.loads(os.pread(fd, 200, 0).strip() or b"null")
+            except (ValueError, TypeError):
+                continue
+            if seen_epoch != epoch:
+                return f"restored spool: its epoch is {epoch}, but {seen_epoch} has run here since"
+            if seen > commit:
+                return f"restored spool: it ends at commit {commit}, but commit {seen} was made here"
+        return None
+
+    def write(self, epoch: str, commit: int) -> None:
+        """Note a commit that is durable. Not synced: a stale witness only says less."""
+        line = json.dumps([epoch, commit]).encode().ljust(64) + b"\n"
+        for fd in self._files:
+            os.pwrite(fd, line, 0)
+
+    def close(self) -> None:
+        """Close the files; safe to call twice."""
+        while self._files:
+            os.close(self._files.pop())
+
+
+def private_directory(path: Path, key: str) -> Path:
+    """Make `path` a directory that only we can read, durably. Errors name the configuration key."""
+    try:
+        if not path.is_dir():
+            path.mkdir(mode=0o700, parents=True)
+            sync_directory(path.parent)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as e:
+        cure = f"Make it a writable directory of uid {os.geteuid()}, or name another in {key}."
+        raise CannotStartError(f"{key}: {path}: {e.strerror}. {cure}") from e
+    return path
+
+
+def sync_directory(path: Path) -> None:
+    """Make names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,140 @@
+"""The spool's other side: what each sink is still owed, and what was frozen for it."""
+
+import uuid
+import zlib
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from agent.record import with_seq
+from agent.spool.store import Spool
+
+BILLED = ("usage", "manual", "correction")  # L7: a billing sink gets these; a copy gets everything
+
+
+class Submission(Struct, frozen=True):
+    """What one sink is to be sent, frozen before its first byte leaves: records `first` to `last` by sequence."""
+
+    id: int
+    sink: str
+    first: int
+    last: int
+    name: str
+    digest: bytes
+
+
+class Batch(Struct, frozen=True):
+    """The next records of one sink, as lines; `position` is where the sink stands once they are delivered."""
+
+    position: int
+    seqs: tuple[int, ...]
+    ids: tuple[bytes, ...]
+    lines: tuple[bytes, ...]
+
+
+class Outbox:
+    """Per sink: a position in the record table, and at most a few prepared submissions. Belongs to the spool's thread."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool, self._db = spool, spool.db
+
+    def register(self, sink: str, kind: str, role: str, *, since: int | None) -> None:
+        """Make a sink known. A new one starts at records closed from `since` on; None: after it was added."""
+        query = "SELECT coalesce(max(seq), 0) FROM record WHERE closed < coalesce(?, closed + 1)"
+        last = self._db.execute(query, (since,)).get
+        with self._db:
+            self._db.execute("INSERT OR IGNORE INTO sink VALUES(?,?,?,?)", (sink, kind, role, last))
+            self._db.execute("UPDATE sink SET role=? WHERE id=?", (role, sink))
+
+    def sinks(self) -> dict[str, int]:
+        """Every sink that was ever registered and not removed, with its position."""
+        return dict(self._db.execute("SELECT id, position FROM sink"))
+
+    def remove(self, sink: str) -> None:
+        """Forget a sink that is owed nothing."""
+        with self._db:
+            self._db.execute("DELETE FROM sink WHERE id=?", (sink,))
+
+    def backlog(self, sink: str) -> tuple[int, int | None]:
+        """How many records it is owed, and when the oldest of them closed."""
+        query = "SELECT count(*), min(closed) FROM record WHERE seq > (SELECT position FROM sink WHERE id=?)"
+        count, oldest = next(iter(self._db.execute(query, (sink,))))
+        return count, oldest
+
+    def next(self, sink: str, limit: int) -> Batch | None:
+        """The next records it is owed, in order; None when there are none. Bytes that fail their CRC go to quarantine."""
+        role, position = next(iter(self._db.execute("SELECT role, position FROM sink WHERE id=?", (sink,))))
+        rows: Iterable[tuple[int, str, int, bytes]] = self._db.execute(
+            "SELECT seq, kind, crc, body FROM record AS r WHERE seq > ? AND NOT EXISTS"
+            " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) ORDER BY seq LIMIT ?",
+            (position, limit),
+        )
+        seqs, ids, lines = [], [], []
+        seen = None
+        for seq, kind, crc, body in rows:
+            seen = seq
+            if zlib.crc32(body) != crc:
+                self._quarantine(seq, body)
+            elif role == "copy" or kind in BILLED:
+                seqs.append(seq)
+                ids.append(_id(body))
+                lines.append(with_seq(body, seq))
+        return None if seen is None else Batch(seen, tuple(seqs), tuple(ids), tuple(lines))
+
+    def prepare(self, sink: str, batch: Batch, name: str, digest: bytes, now: int) -> Submission:
+        """Record durably that `batch` has been frozen under `name`; from here it may leave."""
+        first, last = batch.seqs[0], batch.position
+        with self._db:
+            self._db.execute(
+                "INSERT INTO submission(sink, first, last, name, digest, prepared) VALUES(?,?,?,?,?,?)",
+                (sink, first, last, name, digest, now),
+            )
+        return Submission(self._db.last_insert_rowid(), sink, first, last, name, digest)
+
+    def prepared(self, sink: str) -> list[Submission]:
+        """Submissions that may or may not have left before the process died."""
+        rows = self._db.execute(
+            "SELECT id, sink, first, last, name, digest FROM submission WHERE sink=? AND delivered IS NULL ORDER BY id",
+            (sink,),
+        )
+        return [Submission(*row) for row in rows]
+
+    def delivered(self, submission: Submission, ids: Sequence[tuple[bytes, int]] | None, now: int) -> None:
+        """The sink has it. `ids` are (id, seq); None reads them back (after a restart)."""
+        if ids is None:
+            span = (submission.first, submission.last)
+            rows = self._db.execute("SELECT body, seq FROM record WHERE seq BETWEEN ? AND ?", span)
+            ids = [(_id(body), seq) for body, seq in rows]
+        with self._db:
+            self._db.execute("UPDATE submission SET delivered=? WHERE id=?", (now, submission.id))
+            self._advance(submission.sink, submission.last)
+            # Sorted: random-like ids in order touch each page of the index once.
+            self._db.executemany("INSERT OR IGNORE INTO delivered VALUES(?,?)", sorted(ids))
+
+    def skip(self, sink: str, batch: Batch) -> None:
+        """Pass over a batch that holds nothing for this sink."""
+        with self._db:
+            self._advance(sink, batch.position)
+
+    def _advance(self, sink: str, position: int) -> None:
+        self._db.execute("UPDATE sink SET position=max(position, ?) WHERE id=?", (position, sink))
+
+    def _quarantine(self, seq: int, body: bytes) -> None:
+        reason = f"record {seq}: CRC does not match its bytes"
+        self._db.execute(
+            "INSERT INTO quarantine(at, reason, body) SELECT 0, ?, ? WHERE NOT EXISTS"
+            " (SELECT 1 FROM quarantine WHERE reason=?)",
+            (reason, body, reason),
+        )
+
+
+class _Identified(Struct):
+    id: str
+
+
+_decoder = msgspec.json.Decoder(_Identified)
+
+
+def _id(body: bytes) -> bytes:
+    return uuid.UUID(_decoder.decode(body).id).bytes

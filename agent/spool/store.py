@@ -1,0 +1,342 @@
+"""Opening the spool and committing sweeps to it. See the package docstring for its invariants."""
+
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import apsw
+import msgspec
+
+from agent.books import Commit, Row, Snapshot
+from agent.errors import CannotStartError, SpoolError, SpoolFullError
+from agent.record import UsageRecord
+from agent.spool import schema
+from agent.spool.identity import Identity, Witness, foreign, private_directory, sync_directory
+from agent.spool.lock import Lock
+from agent.spool.retention import digest_days, expire
+from agent.usage import Cursor
+from agent.windows import Closed
+
+FILE = "spool.db"
+MAINTENANCE = 60 * 1_000_000_000
+
+
+class Spool:
+    """The writer's side. All methods but `open` belong to one thread."""
+
+    def __init__(self, db: apsw.Connection, directory: Path, identity: Identity, witness: Witness, lock: Lock, reserve: int) -> None:
+        self.db, self.directory, self.identity = db, directory, identity
+        self.restored: str | None = None  # why this opening began a new epoch over an old file,
+        self.restored_since: int | None = None  # and up to when that file was booked
+        self._witness, self._lock, self._reserve = witness, lock, reserve
+        self._commit = int(self.meta("commit") or b"0")
+        self.appended = 0  # bytes of records and evidence written by this process
+        self._maintained = 0
+        self._ids = dict(db.execute("SELECT key, id FROM resource"))
+        self._listings: dict[str, frozenset[str]] = {}
+        self._meta_written: dict[str, bytes] = {}
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        run_dir: Path,
+        fingerprint: Mapping[str, str],
+        now: int,
+        max_bytes: int = 4 << 30,
+        reserve: int = 16 << 20,
+    ) -> "Spool":
+        """Open or create the spool; begin a new epoch where the file is new, foreign or restored.
+
+        Raises CannotStartError (another agent, permission, unusable disk). A file that is not a sound database is set
+        aside, never deleted, and a new epoch begins.
+        """
+        private_directory(directory, "agent.data_dir")
+        private_directory(run_dir, "agent.run_dir")
+        lock = Lock(directory / "lock", f"agent.data_dir {directory}", "Stop it, or give this one its own data_dir.")
+        path = directory / FILE
+        aside = None
+        try:
+            db, aside = _connect(path, max_bytes, now)
+        except (apsw.Error, OSError) as e:
+            lock.close()
+            raise CannotStartError(f"agent.data_dir: {path} cannot be opened: {e}. Check the disk and permissions.") from e
+        witness = Witness([directory / "witness", run_dir / "witness"])
+        kept = db.execute("SELECT value FROM meta WHERE name='identity'").get
+        reason = aside
+        if kept is not None:
+            identity = msgspec.json.decode(kept, type=Identity)
+            commit = int(db.execute("SELECT value FROM meta WHERE name='commit'").get or 0)
+            reason = foreign(identity.fingerprint, dict(fingerprint)) or witness.newer_than(identity.epoch, commit)
+        booked = None
+        if kept is None or reason is not None:
+            cursors = [msgspec.json.decode(body, type=Cursor) for (body,) in db.execute("SELECT body FROM cursor")]
+            booked = max((cursor.at for cursor in cursors), default=None)
+            identity = Identity(secrets.token_hex(16), dict(fingerprint))
+            _begin_epoch(db, identity, reason, now)
+        spool = cls(db, directory, identity, witness, lock, reserve)
+        spool.restored, spool.restored_since = reason, booked
+        spool.refill_reserve()
+        return spool
+
+    def new_epoch(self, reason: str, now: int) -> None:
+        """Start a new epoch by a person's will (a restored spool): baseline anew, hold the old backlog."""
+        self.identity = Identity(secrets.token_hex(16), self.identity.fingerprint)
+        _begin_epoch(self.db, self.identity, reason, now)
+        self.__init__(self.db, self.directory, self.identity, self._witness, self._lock, self._reserve)  # type: ignore[misc]
+        self._witness.write(self.identity.epoch, self._commit)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def meta(self, name: str) -> bytes | None:
+        """One small value, or None."""
+        value = self.db.execute("SELECT value FROM meta WHERE name=?", (name,)).get
+        return None if value is None else bytes(value)
+
+    def snapshot(self) -> Snapshot:
+        """The committed state that `Books` goes on from."""
+        cursors = {}
+        for source, body in self.db.execute("SELECT source, body FROM cursor"):
+            listing = frozenset(k for (k,) in self.db.execute("SELECT key FROM listing WHERE source=?", (source,)))
+            cursor = msgspec.json.decode(body, type=Cursor)
+            cursor.listing = self._listings[source] = listing
+            cursors[source] = cursor
+        rows = [msgspec.json.decode(body, type=Row) for (body,) in self.db.execute("SELECT body FROM resource")]
+        segments = msgspec.json.decode(self.meta("segments") or b"{}", type=dict[str, list[tuple[int, int]]])
+        return Snapshot(cursors, rows, segments, msgspec.json.decode(self.meta("closings") or b"{}", type=dict[str, int]))
+
+    def unattributed(self, closed_since: int, after: int) -> list[tuple[int, str, int, UsageRecord]]:
+        """Held usage of nobody: (seq, id, what is left of it, record), first deltas beyond seq `after`."""
+        query = "SELECT seq, start, key, body FROM record WHERE seq>? AND kind='unattributed' AND closed>=? AND n=0"
+        found = []
+        rows: list[tuple[int, int, bytes, bytes]] = list(self.db.execute(query, (after, closed_since)))
+        for seq, start, key, body in rows:
+            deltas = self.db.execute("SELECT body FROM record WHERE start=? AND key=?", (start, key))
+            net = sum(UsageRecord.parse(delta).quantity for (delta,) in deltas)
+            found.append((seq, msgspec.json.decode(body)["id"], net, UsageRecord.parse(body)))
+        return found
+
+    def forget_sources(self, configured: set[str]) -> None:
+        """Drop the cursors and marks of sources that are no longer read; their open windows stay until they close."""
+        for source in [s for (s,) in self.db.execute("SELECT source FROM cursor") if s not in configured]:
+            with self.db:
+                self.db.execute("DELETE FROM listing WHERE source=?", (source,))
+                rows: list[tuple[int, bytes]] = list(self.db.execute("SELECT id, body FROM resource"))
+                for id, body in rows:
+                    row = msgspec.json.decode(body, type=Row)
+                    if row.source == source:
+                        row.track.marks, row.track.in_flight = {}, {}
+                        self.db.execute("UPDATE resource SET body=? WHERE id=?", (msgspec.json.encode(row), id))
+                cursor = msgspec.json.decode(self.db.execute("SELECT body FROM cursor WHERE source=?", (source,)).get, type=Cursor)
+                cursor.boot, cursor.listing = "", frozenset()  # keeps its time and basis; a return baselines anew
+                self.db.execute("UPDATE cursor SET body=? WHERE source=?", (msgspec.json.encode(cursor), source))
+
+    def audit(self, at: int, who: str, what: str, why: str) -> None:
+        """Note what a person did."""
+        with self.db:
+            self.db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,?,?,?)", (at, who, what, why))
+
+    # -- the transaction -----------------------------------------------------------------------------------------
+
+    def commit(self, commit: Commit | None, *, now: int, meta: Mapping[str, bytes] | None = None, records: Iterable[Closed] = ()) -> list[int]:
+        """Make one sweep durable, with the records that closed; returns their sequence numbers.
+
+        Raises SpoolFullError (nothing was written: rebuild `Books` from `snapshot`) or SpoolError (the disk fails).
+        """
+        try:
+            return self._transact(commit, now, meta or {}, list(records), evidence=True)
+        except SpoolFullError:
+            self._release_reserve()
+            return self._transact(commit, now, meta or {}, list(records), evidence=False)
+
+    def _transact(self, commit: Commit | None, now: int, meta: Mapping[str, bytes], records: list[Closed], *, evidence: bool) -> list[int]:
+        values = dict(meta)
+        if commit is not None:
+            values["segments"] = msgspec.json.encode(commit.segments)
+            values["closings"] = msgspec.json.encode(commit.closings)
+            records = commit.closed + records
+        number = self._commit + 1
+        added: dict[str, int] = {}
+        try:
+            with self.db:
+                if commit is not None:
+                    self._write_rows(commit.rows, added)
+                    if commit.source is not None and commit.cursor is not None:
+                        self._write_cursor(commit.source, commit.cursor)
+                seqs = [self._write_record(closed, now, evidence=evidence) for closed in records]
+                for name, value in values.items():
+                    if self._meta_written.get(name) != value:
+                        self._put(name, value)
+                self._put("commit", b"%d" % number)
+        except apsw.Error as e:
+            raise _translate(e) from e
+        self._commit = number
+        self._ids.update(added)
+        if commit is not None:
+            for key in [k for k, row in commit.rows.items() if row is None]:
+                self._ids.pop(key, None)
+            if commit.source is not None and commit.cursor is not None:
+                self._listings[commit.source] = commit.cursor.listing
+        self._meta_written.update(values)
+        self._witness.write(self.identity.epoch, number)
+        return seqs
+
+    def _put(self, name: str, value: bytes) -> None:
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (name, value))
+
+    def _write_rows(self, rows: Mapping[str, Row | None], added: dict[str, int]) -> None:
+        encode = msgspec.json.encode
+        updates = [(encode(row), self._ids[key]) for key, row in rows.items() if row is not None and key in self._ids]
+        self.db.executemany("UPDATE resource SET body=? WHERE id=?", updates)
+        for key, row in rows.items():
+            if row is None:
+                self.db.execute("DELETE FROM resource WHERE id=?", (self._ids.get(key, -1),))
+            elif key not in self._ids:
+                self.db.execute("INSERT INTO resource(key, body) VALUES(?,?)", (key, encode(row)))
+                added[key] = self.db.last_insert_rowid()
+
+    def _write_cursor(self, source: str, cursor: Cursor) -> None:
+        before = self._listings.get(source, frozenset())
+        if cursor.listing is not before:
+            gone, come = before - cursor.listing, cursor.listing - before
+            self.db.executemany("DELETE FROM listing WHERE source=? AND key=?", [(source, key) for key in gone])
+            self.db.executemany("INSERT OR IGNORE INTO listing VALUES(?,?)", [(source, key) for key in come])
+        body = msgspec.json.encode(Cursor(cursor.boot, cursor.stamp, cursor.at, frozenset(), cursor.basis))
+        self.db.execute("INSERT OR REPLACE INTO cursor VALUES(?,?)", (source, body))
+
+    def _write_record(self, closed: Closed, now: int, *, evidence: bool) -> int:
+        record, key = closed.record, closed.record.key()
+        last = self.db.execute("SELECT max(n) FROM record WHERE start=? AND key=?", (record.start, key)).get
+        n = 0 if last is None else last + 1
+        seq = self._insert(record, key, n, now)
+        if evidence and closed.evidence:
+            body = zlib.compress(msgspec.json.encode(closed.evidence), 1)
+            self.db.execute("INSERT INTO evidence VALUES(?,?)", (seq, body))
+            self.appended += len(body)
+        return seq
+
+    def _insert(self, record: UsageRecord, key: bytes, n: int, now: int) -> int:
+        body = record.body(n)
+        row = (record.start, key, n, record.kind, now, zlib.crc32(body), body)
+        self.db.execute("INSERT INTO record(start, key, n, kind, closed, crc, body) VALUES(?,?,?,?,?,?,?)", row)
+        self.appended += len(body)
+        return self.db.last_insert_rowid()
+
+    # -- space and shutting ----------------------------------------------------------------------------------------
+
+    def refill_reserve(self) -> None:
+        """Set pages aside, in the file and in its WAL, for hours of in-place updates on a full disk."""
+        held = self.db.execute("SELECT count(*) FROM reserve").get
+        blob = 64 << 10
+        wanted = self._reserve // 2 // blob - held
+        if wanted <= 0 or shutil.disk_usage(self.directory).free < 4 * self._reserve:
+            return
+        try:
+            with self.db:  # one transaction through the WAL, so that the WAL's file has grown by as much
+                self.db.executemany("INSERT INTO reserve(pages) VALUES(zeroblob(?))", [(blob,)] * wanted)
+            self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        except apsw.Error as e:
+            raise _translate(e) from e
+
+    def _release_reserve(self) -> None:
+        try:
+            with self.db:
+                self.db.execute("DELETE FROM reserve")
+        except apsw.Error as e:
+            raise _translate(e) from e
+
+    def maintain(self, now: int, retention: int, evidence_retention: int) -> None:
+        """Once a minute: a day's digest, a step of what is past its time, the reserve."""
+        if now - self._maintained < MAINTENANCE:
+            return
+        self._maintained = now
+        try:
+            digest_days(self.db, now)
+            expire(self.db, now, retention, evidence_retention)
+            self.refill_reserve()
+        except apsw.Error as e:
+            raise _translate(e) from e
+
+    def held_unattributed(self, closed_since: int) -> int:
+        """How many unattributed records can still find an owner."""
+        query = "SELECT count(*) FROM record WHERE kind='unattributed' AND closed>=?"
+        (count,) = next(iter(self.db.execute(query, (closed_since,))))
+        return int(count)
+
+    @property
+    def free(self) -> int:
+        """Bytes until the cap or the end of the disk, whichever is nearer."""
+        pages = self.db.pragma("max_page_count") - self.db.pragma("page_count") + self.db.pragma("freelist_count")
+        return min(int(pages) * schema.PAGE, shutil.disk_usage(self.directory).free)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file and its WAL."""
+        return sum((self.directory / name).stat().st_size for name in (FILE, f"{FILE}-wal") if (self.directory / name).exists())
+
+    def close(self) -> None:
+        """Close and unlock; safe to call twice."""
+        self.db.close()
+        self._witness.close()
+        self._lock.close()
+
+
+def reader(directory: Path) -> apsw.Connection:
+    """A read-only connection beside the writer, of this or another process."""
+    path = directory / FILE
+    if not path.exists():
+        raise CannotStartError(f"no spool in {directory}. Name the agent's data directory with --data-dir or --config.")
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    db.set_busy_timeout(5000)
+    return db
+
+
+def _connect(path: Path, max_bytes: int, now: int) -> tuple[apsw.Connection, str | None]:
+    """Open the file, setting an unsound one aside. Returns the reason if it did."""
+    reason = None
+    existed = path.exists()
+    if existed:
+        try:
+            db = apsw.Connection(str(path))
+            sound = db.pragma("quick_check") == "ok"
+            db.close()
+        except (apsw.CorruptError, apsw.NotADBError):
+            sound = False
+        if not sound:
+            reason = f"unsound spool set aside as {path.name}.corrupt-{now}"
+            for suffix in ("", "-wal", "-shm"):
+                if Path(f"{path}{suffix}").exists():
+                    os.rename(f"{path}{suffix}", f"{path}.corrupt-{now}{suffix}")
+    old = os.umask(0o077)
+    try:
+        db = apsw.Connection(str(path))
+        db.set_busy_timeout(5000)
+        schema.create(db, max_bytes)
+    finally:
+        os.umask(old)
+    sync_directory(path.parent)
+    return db, reason
+
+
+def _begin_epoch(db: apsw.Connection, identity: Identity, reason: str | None, now: int) -> None:
+    """A fresh start in the same file: no cursor, mark or open window survives; the old backlog waits for a person."""
+    with db:
+        last = db.execute("SELECT max(seq) FROM record").get
+        if reason is not None and last is not None:
+            db.execute("INSERT INTO held VALUES(1,?,?,?)", (last, reason, now))
+        for table in ("cursor", "listing", "resource"):
+            db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
+        db.execute("DELETE FROM meta WHERE name IN ('segments', 'closings')")
+        db.execute("INSERT OR REPLACE INTO meta VALUES('identity',?)", (msgspec.json.encode(identity),))
+        if reason is not None:
+            db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,?,?,?)", (now, "agent", "new epoch", reason))
+
+
+def _translate(error: apsw.Error) -> SpoolError:
+    if isinstance(error, apsw.FullError):
+        return SpoolFullError(f"spool: no space left ({error}). Free disk space, or raise spool.max_bytes.")
+    return SpoolError(f"spool: {type(error).__name__}: {error}. The disk or the file fails; nothing was written.")

@@ -1,0 +1,366 @@
+"""Usage → Window → UsageRecord: shares of open windows, and how they close into records (ACCOUNTING §4). Pure.
+
+Windows are UTC-aligned; a record's start and end are the window clipped to the agent's own segments (epoch start,
+shutdown cut, a reload that changes the meter), never to a resource's life. Each resource keeps its own share of each
+open window: it is updated in place, and when the window closes it is the record's evidence.
+
+A policy other than `usage` is evaluated on UTC-aligned cells of one sample interval, after splitting, so that the
+rhythm of the sweeps does not change the bill.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from agent.attribution import Attribution, Owner
+from agent.model import NS_PER_MS, Dimension, Meter, Resource, Usage
+from agent.record import UsageRecord
+from agent.usage import split
+
+Group = tuple[tuple[str, str], ...]
+Piece = tuple[int, int, int, int, int]  # start, end, window start, window end (clipped), era of the rules
+
+
+class Share(Struct, array_like=True):
+    """What one resource adds to one open record, with what explains it."""
+
+    dimension: str
+    start: int
+    end: int
+    owner: Owner
+    group: Group
+    quantity: int = 0
+    moved: int = 0
+    inner: int = 0
+    first: int = 0
+    last: int = 0
+    spans: list[tuple[int, int]] = []  # observed, merged, in order
+    flags: list[str] = []
+
+    def observe(self, start: int, end: int) -> None:
+        """Add an observed span."""
+        if self.spans and self.spans[-1][0] <= start <= self.spans[-1][1]:
+            self.spans[-1] = (self.spans[-1][0], max(end, self.spans[-1][1]))
+        else:
+            self.spans = union([*self.spans, (start, end)])
+
+
+class Cell(Struct, array_like=True):
+    """Usage within one policy cell at constant levels, not yet evaluated; it will add to the share of its window."""
+
+    dimension: str
+    start: int
+    end: int
+    window: tuple[int, int]
+    owner: Owner
+    group: Group
+    levels: tuple[tuple[str, int], ...]
+    usage: int = 0
+    observed: int = 0  # ms
+    flags: tuple[str, ...] = ()
+
+
+class Evidence(Struct, frozen=True, array_like=True):
+    """One resource's part of a record, kept for `explain` (L12)."""
+
+    resource: Resource
+    share: Share
+
+
+class Closed(Struct, frozen=True):
+    """A record as it closes, with its evidence."""
+
+    record: UsageRecord
+    evidence: tuple[Evidence, ...]
+
+
+class Segments:
+    """The agent's own stretches of metering, per meter: where each begins and how long its windows are."""
+
+    def __init__(self, starts: Mapping[str, list[tuple[int, int]]]) -> None:
+        self.starts = {meter: sorted(starts[meter]) for meter in starts}
+
+    def begin(self, meter: str, at: int, window: int) -> None:
+        """Cut: windows of `meter` end at `at`, and what follows starts there."""
+        starts = self.starts.setdefault(meter, [])
+        if (at, window) not in starts:
+            self.starts[meter] = sorted([s for s in starts if s[0] != at] + [(at, window)])
+
+    def pieces(self, meter: str, start: int, end: int, edges: Sequence[int], era: Callable[[int], int]) -> list[Piece]:
+        """`[start, end)` cut at window edges, at segment starts and at `edges`, each with its clipped window."""
+        out: list[Piece] = []
+        starts = self.starts[meter]
+        left = start
+        while True:
+            i = bisect_right(starts, (left, 1 << 63)) - 1
+            begins, window = starts[max(i, 0)]
+            low = left - left % window
+            high = low + window
+            if i >= 0:
+                low = max(low, begins)
+            if i + 1 < len(starts):
+                high = min(high, starts[i + 1][0])
+            right = min(end, high)
+            cuts = [e for e in edges if left < e < right]
+            for cut in [*cuts, right]:
+                out.append((left, cut, low, high, era(left)))
+                left = cut
+            if right >= end:
+                return out
+
+
+class Windows:
+    """All open windows. Mutable; `shares` and `cells` are by resource key, and persisted with the resource."""
+
+    def __init__(self, dimensions: Iterable[Dimension], meters: Mapping[str, Meter], segments: Segments, interval: int) -> None:
+        self.dimensions = {d.name: d for d in dimensions}
+        self.meters = meters
+        self.segments = segments
+        self.interval = interval
+        self.of_meter: dict[str, list[Dimension]] = {}
+        for dimension in self.dimensions.values():
+            self.of_meter.setdefault(dimension.meter, []).append(dimension)
+        self.shares: dict[str, dict[tuple[object, ...], Share]] = {}
+        self.cells: dict[str, dict[tuple[object, ...], Cell]] = {}
+        self._latest: dict[tuple[str, str], Share] = {}
+        self._pieces: dict[tuple[str, int, int], list[Piece]] = {}
+
+    def restore(self, key: str, shares: Iterable[Share], cells: Iterable[Cell]) -> None:
+        """Take back what was persisted of one resource."""
+        for share in shares:
+            self.shares.setdefault(key, {})[_share_key(share)] = share
+        for cell in cells:
+            self.cells.setdefault(key, {})[_cell_key(cell)] = cell
+
+    def forget_pieces(self) -> None:
+        """Call when segments or rules changed, and between sweeps."""
+        self._pieces.clear()
+
+    def add(self, usage: Usage, attribution: Attribution, owner_of: Callable[[Dimension, int], Owner], flags: tuple[str, ...]) -> None:
+        """Split one usage over windows and owners, and add it to every dimension that its meter feeds."""
+        if usage.end <= usage.start and not usage.quantity:
+            return
+        span = (usage.meter, usage.start, usage.end)
+        pieces = self._pieces.get(span)
+        if pieces is None:
+            edges = attribution.edges_within(usage.start, usage.end)
+            pieces = self.segments.pieces(*span, edges, attribution.era)
+            self._pieces[span] = pieces
+        for dimension in self.of_meter.get(usage.meter, ()):
+            if dimension.policy == "usage":
+                self._add_usage(usage, dimension, pieces, owner_of, flags)
+            else:
+                self._add_cells(usage, dimension, pieces, owner_of, flags)
+
+    def _add_usage(
+        self,
+        usage: Usage,
+        dimension: Dimension,
+        pieces: list[Piece],
+        owner_of: Callable[[Dimension, int], Owner],
+        flags: tuple[str, ...],
+    ) -> None:
+        if len(pieces) == 1:
+            parts = [(usage.quantity, usage.moved, usage.inner)]
+        else:
+            cuts = [piece[1] for piece in pieces[:-1]]
+            quantities, moved, inner = (
+                [part for _, _, part in split(total, usage.start, usage.end, cuts)]
+                for total in (usage.quantity, usage.moved, usage.inner)
+            )
+            parts = list(zip(quantities, moved, inner, strict=True))
+        for (start, end, low, high, era), (quantity, moved_part, inner_part) in zip(pieces, parts, strict=True):
+            share = self._share(usage.resource, dimension, (low, high), owner_of(dimension, era))
+            if not share.spans:
+                share.first = usage.first
+            share.observe(start, end)
+            share.quantity += quantity
+            share.moved += moved_part
+            share.inner += inner_part
+            share.last = usage.last
+            for flag in (*usage.flags, *flags):
+                if flag not in share.flags:
+                    share.flags = sorted([*share.flags, flag])
+
+    def _share(self, resource: Resource, dimension: Dimension, window: tuple[int, int], owner: Owner) -> Share:
+        latest = self._latest.get((resource.key, dimension.name))
+        group = _group(resource, dimension, owner)
+        if latest is not None and latest.owner is owner and (latest.start, latest.end) == window and latest.group == group:
+            return latest
+        share = Share(dimension.name, *window, owner, group)
+        share = self.shares.setdefault(resource.key, {}).setdefault(_share_key(share), share)
+        share.owner = owner
+        self._latest[resource.key, dimension.name] = share
+        return share
+
+    def _add_cells(
+        self,
+        usage: Usage,
+        dimension: Dimension,
+        pieces: list[Piece],
+        owner_of: Callable[[Dimension, int], Owner],
+        flags: tuple[str, ...],
+    ) -> None:
+        """Keep usage by policy cell and level until the cell is whole."""
+        fine: list[Piece] = []
+        for start, end, low, high, era in pieces:
+            edge = start - start % self.interval + self.interval
+            left = start
+            while edge < end:
+                fine.append((left, edge, low, high, era))
+                left, edge = edge, edge + self.interval
+            fine.append((left, end, low, high, era))
+        parts = split(usage.quantity, usage.start, usage.end, [piece[1] for piece in fine[:-1]])
+        for (start, end, low, high, era), (_, _, quantity) in zip(fine, parts, strict=True):
+            owner = owner_of(dimension, era)
+            begins = start - start % self.interval
+            group = _group(usage.resource, dimension, owner)
+            ends = min(begins + self.interval, high)
+            cell = Cell(dimension.name, begins, ends, (low, high), owner, group, usage.levels)
+            cell = self.cells.setdefault(usage.resource.key, {}).setdefault(_cell_key(cell), cell)
+            cell.usage += quantity
+            cell.observed += (end - start) // NS_PER_MS
+            cell.flags = tuple(sorted({*cell.flags, *usage.flags, *flags}))
+            share = self._share(usage.resource, dimension, (low, high), owner)  # the evidence of the raw reading
+            if not share.spans:
+                share.first = usage.first
+            share.observe(start, end)
+            share.last = usage.last
+            share.moved += quantity
+
+    def _fold(self, mark_of: Callable[[str], int]) -> set[str]:
+        """Evaluate the policy of every whole cell into its share."""
+        touched = set()
+        for key, cells in self.cells.items():
+            for cell_key, cell in list(cells.items()):
+                dimension = self.dimensions[cell.dimension]
+                if cell.end > mark_of(dimension.meter):
+                    continue
+                share = Share(cell.dimension, *cell.window, cell.owner, cell.group)
+                share = self.shares.setdefault(key, {}).setdefault(_share_key(share), share)
+                share.quantity += evaluate(dimension.policy, cell.usage, cell.observed, dict(cell.levels))
+                share.flags = sorted({*share.flags, *cell.flags})
+                del cells[cell_key]
+                touched.add(key)
+        return touched
+
+    def reach(self, meter: str) -> int:
+        """The latest time that an open share of `meter` has observed; 0 if none."""
+        names = {d.name for d in self.of_meter.get(meter, ())}
+        ends = [s.spans[-1][1] for of in self.shares.values() for s in of.values() if s.dimension in names and s.spans]
+        return max(ends, default=0)
+
+    def cut(self, meter: str, at: int) -> None:
+        """End the open windows of `meter` at `at`; the segment that follows must have begun there."""
+        names = {d.name for d in self.of_meter.get(meter, ())}
+        for key, shares in self.shares.items():
+            open_here = [s for s in shares.values() if s.dimension in names and s.start < at < s.end]
+            for share in open_here:
+                del shares[_share_key(share)]
+                share.end = at
+                shares[_share_key(share)] = share
+                self._latest.pop((key, share.dimension), None)
+        for cells in self.cells.values():
+            cut_here = [c for c in cells.values() if c.dimension in names and c.window[0] < at < c.window[1]]
+            for cell in cut_here:
+                del cells[_cell_key(cell)]
+                cell.window, cell.end = (cell.window[0], at), min(cell.end, at)
+                cells[_cell_key(cell)] = cell
+        self.forget_pieces()
+
+    def close(
+        self,
+        mark_of: Callable[[str], int],
+        resources: Mapping[str, Resource],
+        basis_of: Callable[[str], str],
+        source: str,
+    ) -> tuple[list[Closed], set[str]]:
+        """Close every share that ends at or before its meter's mark: the records, and the resources that changed."""
+        touched = self._fold(mark_of)
+        grouped: dict[tuple[object, ...], list[Evidence]] = {}
+        for key, shares in list(self.shares.items()):
+            for share_key, share in list(shares.items()):
+                if share.end > mark_of(self.dimensions[share.dimension].meter):
+                    continue
+                del shares[share_key]
+                self._latest.pop((key, share.dimension), None)
+                touched.add(key)
+                if share.quantity:
+                    owner = share.owner
+                    record_key = (share.dimension, share.start, share.end, owner.kind, owner.customer, share.group, basis_of(key))
+                    grouped.setdefault(record_key, []).append(Evidence(resources[key], share))
+            if not shares:
+                del self.shares[key]
+        self.cells = {key: cells for key, cells in self.cells.items() if cells}
+        return [self._record(evidence, basis_of, source) for evidence in grouped.values()], touched
+
+    def _record(self, evidence: list[Evidence], basis_of: Callable[[str], str], source: str) -> Closed:
+        share = evidence[0].share
+        dimension = self.dimensions[share.dimension]
+        spans = union([span for e in evidence for span in e.share.spans])
+        covered = sum(end - start for start, end in spans)
+        flags = {flag for e in evidence for flag in e.share.flags}
+        if covered < share.end - share.start:
+            flags.add("partial")
+        metadata: dict[str, object] = {}
+        if share.owner.kind == "unattributed":
+            residual = all(e.resource.anchor == e.resource.name for e in evidence)
+            metadata = {"residual": True} if residual else {"labels": dict(evidence[0].resource.labels)}
+            metadata["reason"] = share.owner.rule
+        record = UsageRecord(
+            kind=share.owner.kind,
+            source=source,
+            meter=dimension.meter,
+            policy=dimension.policy,
+            dimension=dimension.name,
+            customer=share.owner.customer,
+            group=dict(share.group),
+            start=share.start,
+            end=share.end,
+            quantity=sum(e.share.quantity for e in evidence),
+            base_unit=self.meters[dimension.meter].unit,
+            basis=basis_of(evidence[0].resource.key),
+            covered=covered,
+            flags=tuple(sorted(flags)),
+            metadata=metadata,
+        )
+        return Closed(record, tuple(evidence))
+
+
+def evaluate(policy: str, usage: int, observed_ms: int, levels: Mapping[str, int]) -> int:
+    """A policy over one cell at constant levels: `usage`, `request`, `limit`, or `max(a,b)` of them.
+
+    An absent level counts as zero: a resource without a limit has none to bill.
+    """
+    if policy == "usage":
+        return usage
+    if policy.startswith("max("):
+        return max(evaluate(part.strip(), usage, observed_ms, levels) for part in policy[4:-1].split(","))
+    return levels.get(policy, 0) * observed_ms
+
+
+def union(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans merged where they touch, in order."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _group(resource: Resource, dimension: Dimension, owner: Owner) -> Group:
+    if owner.kind == "unattributed":
+        return (("resource", resource.name),)
+    return tuple((label, resource.labels.get(label, "")) for label in dimension.group_by)
+
+
+def _share_key(share: Share) -> tuple[object, ...]:
+    return (share.dimension, share.start, share.end, share.owner.kind, share.owner.customer, share.owner.rule, share.group)
+
+
+def _cell_key(cell: Cell) -> tuple[object, ...]:
+    owner = (cell.owner.kind, cell.owner.customer, cell.owner.rule)
+    return (cell.dimension, cell.start, cell.window, owner, cell.group, cell.levels)

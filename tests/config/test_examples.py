@@ -1,0 +1,127 @@
+"""The files in `config/` are the reference: they load, say what the schema says, and hold every key there is."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.config import Config, json_schema, load
+from agent.config.document import parse
+from agent.model import Meter
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def _known(kind: str, *names: str) -> dict[str, tuple[Meter, ...]]:
+    return {kind: tuple(Meter(name, "ns", "counter", "exact", "") for name in names)}
+
+
+KNOWN = {**_known("host", "host.network.transmitted"), **_known("cgroups", "cpu.time", "memory.working_set")}
+
+
+def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    return schema
+
+
+def _branches(schema: dict[str, Any], root: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of which one must hold."""
+    schema = _resolve(schema, root)
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    return [found for choice in choices for found in _branches(choice, root)] if choices else [schema]
+
+
+def _fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
+    """As much of JSON Schema as pydantic writes for this file."""
+    return any(_fits_one(value, branch, root) for branch in _branches(schema, root))
+
+
+def _fits_one(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
+    kinds = {"string": str, "integer": int, "boolean": bool, "null": type(None), "array": list, "object": dict}
+    if "type" in schema and not isinstance(value, kinds[schema["type"]]):
+        return False
+    if value not in schema.get("enum", [schema.get("const", value)]):
+        return False
+    if isinstance(value, list):
+        return all(_fits(member, schema["items"], root) for member in value)
+    if isinstance(value, dict):
+        inner = schema["properties"]
+        whole = set(schema.get("required", ())) <= set(value) <= set(inner)
+        return whole and all(_fits(member, inner[key], root) for key, member in value.items())
+    return re.search(schema.get("pattern", ""), str(value)) is not None
+
+
+def _keys_of_schema(schema: dict[str, Any], root: dict[str, Any], path: str = "") -> set[str]:
+    keys: set[str] = set()
+    for branch in _branches(schema, root):
+        if "items" in branch:
+            keys |= _keys_of_schema(branch["items"], root, path)
+        for key, inner in branch.get("properties", {}).items():
+            keys |= {f"{path}.{key}", *_keys_of_schema(inner, root, f"{path}.{key}")}
+    return keys
+
+
+def _keys_of(value: Any, path: str = "") -> set[str]:
+    if isinstance(value, list):
+        return set().union(*(_keys_of(member, path) for member in value))
+    if isinstance(value, dict):
+        return set().union(*({f"{path}.{key}", *_keys_of(inner, f"{path}.{key}")} for key, inner in value.items()))
+    return set()
+
+
+@pytest.mark.parametrize("name", ["agent.yaml", "minimal.yaml"])
+def test_an_example_loads_and_fits_the_schema(name: str) -> None:
+    """The two ways of checking a file agree on it."""
+    path = CONFIG / name
+    assert load(path, KNOWN, {}, now=0).sinks
+    assert _fits(parse(path.read_text(), name).values, json_schema(), json_schema())
+
+
+def test_the_schema_refuses_what_loading_refuses() -> None:
+    """So that an editor that knows the schema warns early."""
+    values = parse((CONFIG / "minimal.yaml").read_text(), "minimal.yaml").values
+    for wrong in (
+        {"agent": {"window": 300}},
+        {"agent": {"windo": "5m"}},
+        {"sources": [{"kind": "x"}]},
+        {"sinks": None},
+    ):
+        assert not _fits({**values, **wrong}, json_schema(), json_schema())
+    assert not _fits({"sources": []}, json_schema(), json_schema())
+
+
+def test_the_reference_holds_every_key() -> None:
+    """A key that the reference does not explain is a key nobody finds."""
+    written = yaml.safe_load((CONFIG / "agent.yaml").read_text())
+    assert _keys_of(written) == _keys_of_schema(json_schema(), json_schema())
+
+
+def test_every_value_the_reference_calls_default_is_the_default() -> None:
+    """A reference that is wrong about defaults is worse than none."""
+    path = CONFIG / "agent.yaml"
+    lines = {number for number, line in enumerate(path.read_text().splitlines(), 1) if "# default" in line}
+    document = parse(path.read_text(), "agent.yaml")
+    properties = json_schema()["$defs"]
+    by_section = {"agent": "Agent", "telemetry": "Telemetry", "spool": "Spool"}
+    checked = 0
+    for section, model in by_section.items():
+        for key, value in document.values[section].items():
+            if document.line((section, key)) in lines and "default" in properties[model]["properties"][key]:
+                assert value == properties[model]["properties"][key]["default"], key
+                checked += 1
+    assert checked >= 12
+
+
+def test_every_key_is_described() -> None:
+    """The schema and the documentation are made of these texts."""
+
+    def undescribed(schema: dict[str, Any]) -> list[str]:
+        return [key for key, inner in schema.get("properties", {}).items() if not inner.get("description")]
+
+    schema = json_schema()
+    assert {name: undescribed(inner) for name, inner in schema["$defs"].items() if undescribed(inner)} == {}
+    assert undescribed(schema) == []
+    assert set(schema["properties"]) == set(Config.model_fields)

@@ -1,0 +1,41 @@
+"""How these tests write a configuration: the smallest sound one, with some sections exchanged."""
+
+import pytest
+
+from agent.config import Config, parse
+from agent.errors import ConfigError
+from agent.model import Meter
+
+NOW = 1_800_000_000 * 10**9  # 2027-01-15
+
+
+def _meters(*names: str) -> tuple[Meter, ...]:
+    return tuple(Meter(name, "ns", "counter", "exact", "") for name in names)
+
+
+KNOWN = {
+    "host": _meters("host.cpu.time", "host.network.transmitted"),
+    "cgroups": _meters("cpu.time", "memory.working_set", "io.read"),
+}
+SECTIONS = {
+    "sources": "sources: [{kind: cgroups, include: [a.slice/*]}]",
+    "meters": "meters: [{meter: cpu.time}]",
+    "sinks": "sinks: [{id: files, kind: file, path: /out}]",
+}
+
+
+def text(**sections: str) -> str:
+    """A sound file on three lines, whose sections are exchanged for, or followed by, those given."""
+    return "\n".join({**SECTIONS, **sections}.values()) + "\n"
+
+
+def load(written: str, **environ: str) -> Config:
+    """The configuration in this text, as of NOW."""
+    return parse(written, "agent.yaml", KNOWN, {"NODE": "n1", **environ}, NOW)
+
+
+def problems(written: str, **environ: str) -> list[str]:
+    """What is wrong with this file, or the test fails because nothing is."""
+    with pytest.raises(ConfigError) as raised:
+        load(written, **environ)
+    return raised.value.problems
