@@ -130,7 +130,9 @@ class Attribution:
         for version in acting:
             for i, selector in enumerate(version.customer.match):
                 if fits(selector, labels):
-                    found.setdefault(version.customer.id, f"customers[{version.customer.id}].match[{i}] {_show(selector)}")
+                    found.setdefault(
+                        version.customer.id, f"customers[{version.customer.id}].match[{i}] {_show(selector)}"
+                    )
                     break
         if not found:  # the next rank: a label whose value is a customer's id
             for key in self.rules.customer_labels:

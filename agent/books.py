@@ -4,7 +4,7 @@
 throw it away and build it again from the spool's snapshot.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -53,7 +53,7 @@ class Commit(Struct):
 class Books:
     """What is open: tracks by source, windows, watermarks. Every method returns the `Commit` that makes it durable."""
 
-    def __init__(  # noqa: PLR0913 - the whole of what books depend on, each part plain
+    def __init__(
         self,
         source: str,
         meters: Mapping[str, Meter],
@@ -77,14 +77,18 @@ class Books:
             key = row.track.resource.key
             self.tracks.setdefault(row.source, {})[key] = row.track
             self.windows.restore(key, row.shares, row.cells)
-        self._owners: dict[tuple[str, int], Owner] = {}
+        self._owners: dict[str, dict[tuple[int, str], Owner]] = {}  # by resource, then era and dimension
 
-    def sweep(self, sweep: Sweep, *, anchor: int, doubtful: bool = False, may_close: bool = True, from_zero: bool = False) -> Commit:
+    def sweep(
+        self, sweep: Sweep, *, anchor: int, doubtful: bool = False, may_close: bool = True, from_zero: bool = False
+    ) -> Commit:
         """Book one sweep, then close what its watermark passed (a sweep adds, then closes)."""
         tracks = self.tracks.setdefault(sweep.source, {})
         previous = self.cursors.get(sweep.source)
         former = self._former(sweep, tracks)
-        measured = measure(sweep, previous, tracks, self.meters, anchor=anchor, interval=self.interval, from_zero=from_zero)
+        measured = measure(
+            sweep, previous, tracks, self.meters, anchor=anchor, interval=self.interval, from_zero=from_zero
+        )
         for meter in {d.meter for d in self.windows.dimensions.values() if sweep.source in self.feeds.get(d.meter, ())}:
             if meter not in self.windows.segments.starts:
                 start = min((u.start for u in measured.usages if u.meter == meter), default=measured.at)
@@ -92,32 +96,27 @@ class Books:
         flags = ("clock_unconfirmed",) if doubtful else ()
         unattributed: dict[str, int] = {}
         self.windows.forget_pieces()
-        for usage in measured.usages:
-            key = usage.resource.key
-            current = self._lineage(tracks, key)
-            lineage = [former.get(r.key, r) for r in current] if former else current
-            extra = flags
-            if former and any(a is not b for a, b in zip(lineage, current, strict=True)):
-                era = self.attribution.era(measured.at)
-                if self._owner(key, era, lineage, cached=False) != self._owner(key, era, current, cached=False):
-                    extra = (*flags, "owner_uncertain")
-            cached = not former
-
-            def owner_of(dimension: Dimension, era: int, key: str = key, lineage: list[Resource] = lineage, cached: bool = cached) -> Owner:
-                return _bearer(dimension, self._owner(key, era, lineage, cached=cached), sweep.basis)
-
-            self.windows.add(usage, self.attribution, owner_of, extra)
-            anchor_name = usage.resource.anchor
-            if anchor_name is not None and usage.quantity and self.meters[usage.meter].books == "exact":
-                era = self.attribution.era(max(measured.at - 1, 0))
-                if self._owner(key, era, lineage, cached=cached).kind == "unattributed":
-                    unattributed[anchor_name] = unattributed.get(anchor_name, 0) + usage.quantity
+        now = self.attribution.era(measured.at)
+        judge: _Judge | None = None
+        for usage in measured.usages:  # those of one resource follow each other
+            if judge is None or judge.key != usage.resource.key:
+                judge = self._judge(usage.resource.key, tracks, sweep.basis, former)
+                uncertain = bool(former) and judge.owner(now) != self._judge(judge.key, tracks, sweep.basis).owner(now)
+            self.windows.add(usage, self.attribution, judge, (*flags, "owner_uncertain") if uncertain else flags)
+            top = usage.resource.anchor
+            exact = top is not None and usage.quantity and self.meters[usage.meter].books == "exact"
+            if exact and judge.owner(now).kind == "unattributed":
+                unattributed[str(top)] = unattributed.get(str(top), 0) + usage.quantity
         at = max(measured.at, previous.at) if previous is not None else measured.at
         stamp = measured.at - anchor
         cursor = Cursor(sweep.boot, stamp, at, sweep.listing, sweep.basis)
         self.cursors[sweep.source] = cursor
         closed, touched = self._close_passed() if may_close else ([], set())
-        closed += [Closed(self._gap_record(gap, dimension, sweep.basis), ()) for gap in measured.gaps for dimension in self.windows.of_meter.get(gap.meter, ())]
+        closed += [
+            Closed(self.gap_record(gap, dimension, sweep.basis), ())
+            for gap in measured.gaps
+            for dimension in self.windows.of_meter.get(gap.meter, ())
+        ]
         commit = self._commit(closed, measured.touched | touched | measured.ended)
         commit.source, commit.cursor = sweep.source, cursor
         commit.balances, commit.anomalies, commit.gaps = measured.balances, measured.anomalies, measured.gaps
@@ -126,26 +125,24 @@ class Books:
 
     def cut(self, meters: Iterable[str] | None = None, *, anchor: int, window: int | None = None) -> Commit:
         """End segments now: of all meters (shutdown) or of some (a reload that changes them)."""
-        names = list(self.windows.segments.starts) if meters is None else [m for m in meters if m in self.windows.segments.starts]
+        names = (
+            list(self.windows.segments.starts)
+            if meters is None
+            else [m for m in meters if m in self.windows.segments.starts]
+        )
         touched: set[str] = set()
         ends: dict[str, int] = {}
         for meter in names:
             sources = self.feeds.get(meter, frozenset())
-            at = max([self.windows.reach(meter), *(self.cursors[s].at for s in sources if s in self.cursors)], default=0)
+            at = max(
+                [self.windows.reach(meter), *(self.cursors[s].at for s in sources if s in self.cursors)], default=0
+            )
             ends[meter] = at
             for source in sources:
+                basis = self.cursors[source].basis if source in self.cursors else ""
                 for key, track in self.tracks.get(source, {}).items():
-                    lineage = self._lineage(self.tracks[source], key)
-                    basis = self.cursors[source].basis if source in self.cursors else ""
-                    for usage in hold_until(track, {meter: self.meters[meter]} if meter in self.meters else {}, anchor, at):
-                        self.windows.add(
-                            usage,
-                            self.attribution,
-                            lambda d, era, key=key, lineage=lineage, basis=basis: _bearer(  # type: ignore[misc]
-                                d, self._owner(key, era, lineage, cached=True), basis
-                            ),
-                            (),
-                        )
+                    for usage in hold_until(track, meter, self.meters[meter], anchor, at):
+                        self.windows.add(usage, self.attribution, self._judge(key, self.tracks[source], basis), ())
                         touched.add(key)
             self.windows.segments.begin(meter, at, window or self.window)
             self.windows.cut(meter, at)
@@ -181,7 +178,7 @@ class Books:
                 passed[meter] = self.closed[meter] = mark
         return self._close(lambda meter: passed.get(meter, 0)) if passed else ([], set())
 
-    def _close(self, mark_of) -> tuple[list[Closed], set[str]]:  # type: ignore[no-untyped-def]
+    def _close(self, mark_of: Callable[[str], int]) -> tuple[list[Closed], set[str]]:
         resources = {k: t.resource for tracks in self.tracks.values() for k, t in tracks.items()}
         origin = {k: source for source, tracks in self.tracks.items() for k in tracks}
         return self.windows.close(mark_of, resources, lambda key: self.cursors[origin[key]].basis, self.source)
@@ -194,6 +191,7 @@ class Books:
                 track = tracks[key]
                 if not track.marks and not shares and not cells:
                     del tracks[key]
+                    self._owners.pop(key, None)
                     rows[key] = None
                 else:
                     rows[key] = Row(source, track, list((shares or {}).values()), list((cells or {}).values()))
@@ -210,23 +208,19 @@ class Books:
             self._owners.clear()
         return former
 
-    def _lineage(self, tracks: Mapping[str, Track], key: str) -> list[Resource]:
-        lineage = []
+    def _judge(
+        self, key: str, tracks: Mapping[str, Track], basis: str, former: Mapping[str, Resource] | None = None
+    ) -> "_Judge":
+        lineage: list[Resource] = []
         at: str | None = key
         while at is not None and at in tracks:
-            lineage.append(tracks[at].resource)
-            at = tracks[at].resource.parent
-        return lineage
+            resource = tracks[at].resource
+            lineage.append(former.get(at, resource) if former else resource)
+            at = resource.parent
+        return _Judge(key, lineage, basis, self.attribution, {} if former else self._owners.setdefault(key, {}))
 
-    def _owner(self, key: str, era: int, lineage: list[Resource], *, cached: bool) -> Owner:
-        if not cached:
-            return self.attribution.owner(lineage, era)
-        owner = self._owners.get((key, era))
-        if owner is None:
-            owner = self._owners[key, era] = self.attribution.owner(lineage, era)
-        return owner
-
-    def _gap_record(self, gap: Gap, dimension: Dimension, basis: str) -> UsageRecord:
+    def gap_record(self, gap: Gap, dimension: Dimension, basis: str) -> UsageRecord:
+        """A gap as a record of one dimension: quantity 0, its own start and end."""
         return UsageRecord(
             kind="gap",
             source=self.source,
@@ -246,12 +240,38 @@ class Books:
         )
 
 
-def _bearer(dimension: Dimension, owner: Owner, basis: str) -> Owner:
-    """Who bears a usage of this dimension: shared cost and whole-meter customers are the dimension's own rules."""
-    if dimension.customer is not None:
-        return Owner("usage", dimension.customer, f"meters[{dimension.name}].customer")
-    if basis == "host":
-        return Owner("system", None, "host totals are for the books")
-    if owner.kind == "system" and dimension.system is not None:
-        return Owner("usage", dimension.system, f"shared.system of {dimension.name}, by {owner.rule}")
-    return owner
+class _Judge:
+    """Decides who bears one resource's usage, by dimension and era of the rules; remembers, for rules change rarely."""
+
+    def __init__(
+        self,
+        key: str,
+        lineage: list[Resource],
+        basis: str,
+        attribution: Attribution,
+        known: dict[tuple[int, str], Owner],
+    ) -> None:
+        self.key, self._lineage, self._basis, self._attribution, self._known = key, lineage, basis, attribution, known
+
+    def owner(self, era: int) -> Owner:
+        """By the labels of the resource and of what it lies in."""
+        owner = self._known.get((era, ""))
+        if owner is None:
+            owner = self._known[era, ""] = self._attribution.owner(self._lineage, era)
+        return owner
+
+    def __call__(self, dimension: Dimension, era: int) -> Owner:
+        """The bearer: shared cost and whole-meter customers are the dimension's own rules."""
+        bearer = self._known.get((era, dimension.name))
+        if bearer is None:
+            bearer = self._known[era, dimension.name] = self._bearer(dimension, self.owner(era))
+        return bearer
+
+    def _bearer(self, dimension: Dimension, owner: Owner) -> Owner:
+        if dimension.customer is not None:
+            return Owner("usage", dimension.customer, f"meters[{dimension.name}].customer")
+        if self._basis == "host":
+            return Owner("system", None, "host totals are for the books")
+        if owner.kind == "system" and dimension.system is not None:
+            return Owner("usage", dimension.system, f"shared.system of {dimension.name}, by {owner.rule}")
+        return owner

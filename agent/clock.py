@@ -42,7 +42,9 @@ class BillingClock:
         self.accept_after = accept_after
 
     @classmethod
-    def start(cls, boot: str, wall: int, boottime: int, last: int, kept: ClockState | None, accept_after: int) -> "BillingClock":
+    def start(
+        cls, boot: str, wall: int, boottime: int, last: int, kept: ClockState | None, accept_after: int
+    ) -> "BillingClock":
         """The clock at start-up: the boot's kept anchor, else a first one.
 
         `last` is the last persisted billing time. A wall clock before it, or before the build, cannot be true: the
@@ -126,7 +128,7 @@ _TIME_ERROR = 5
 
 
 def synchronised() -> bool:
-    """Whether the kernel says that a time service disciplines its clock (adjtimex, which needs no privilege to read)."""
+    """Whether the kernel says that a time service disciplines its clock (adjtimex needs no privilege to read)."""
     timex = _Timex()
     state = ctypes.CDLL(None).adjtimex(ctypes.byref(timex))
     return state not in (-1, _TIME_ERROR) and not timex.status & _STA_UNSYNC

@@ -46,7 +46,9 @@ def ask(directory: Path, what: str) -> object:
         try:
             channel.connect(str(directory / SOCKET))
         except OSError as e:
-            raise CannotStartError(f"no agent answers in {directory} ({e.strerror}). Start it, or name its --config.") from e
+            raise CannotStartError(
+                f"no agent answers in {directory} ({e.strerror}). Start it, or name its --config."
+            ) from e
         channel.sendall(json.dumps({"do": what}).encode() + b"\n")
         reply = json.loads(channel.makefile("rb").readline() or b'{"error": "no answer"}')
     if "error" in reply:

@@ -16,9 +16,8 @@ from agent.attribution import Attribution, Rules, Version, revise
 from agent.books import Books, Commit
 from agent.clock import BillingClock, ClockState, Verdict
 from agent.errors import SpoolError
-from agent.model import Dimension, Meter, Reading
+from agent.model import Dimension, Gap, Meter, Reading
 from agent.reattribution import reattribute
-from agent.record import UsageRecord
 from agent.sources import Source
 from agent.spool import Spool
 from agent.windows import Closed
@@ -82,13 +81,14 @@ class Metering:
         kept = spool.meta("clock")
         state = msgspec.json.decode(kept, type=ClockState) if kept else None
         self.clock = BillingClock.start(boot, wall, boottime, last, state, plan.accept_after)
+        self._gap = spool.meta("epoch_gap") or b""
         self._checked = 0  # unattributed records up to this seq were offered to the current rules
         self.adopt(plan)
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
     def adopt(self, plan: Plan) -> None:
-        """Make `plan` the one in force: what it changes is cut first, under the old one; then its rules act from now."""
+        """Put `plan` in force: what it changes is cut first, under the old one; then its rules act from now."""
         _, boottime = self._now()
         now = self.clock.at(boottime)
         self.clock.accept_after = plan.accept_after
@@ -103,7 +103,10 @@ class Metering:
         self.plan = plan
         self._attribution = Attribution(versions, plan.rules)
         self.spool.forget_sources({s for sources in plan.feeds.values() for s in sources})
-        meta = {"versions": msgspec.json.encode(versions), "plan": msgspec.json.encode(Kept(plan.dimensions, plan.window))}
+        meta = {
+            "versions": msgspec.json.encode(versions),
+            "plan": msgspec.json.encode(Kept(plan.dimensions, plan.window)),
+        }
         self.spool.commit(None, now=now, meta=meta | self._clock_meta())
         self.rebuild()
         if versions != history:
@@ -118,7 +121,14 @@ class Metering:
         source = f"{plan.cluster}/{plan.node}/{self.spool.identity.epoch}"
         snapshot = self.spool.snapshot()
         return Books(
-            source, plan.meters, plan.feeds, dimensions, attribution, window=window, interval=plan.interval, snapshot=snapshot
+            source,
+            plan.meters,
+            plan.feeds,
+            dimensions,
+            attribution,
+            window=window,
+            interval=plan.interval,
+            snapshot=snapshot,
         )
 
     # -- the line --------------------------------------------------------------------------------------------------
@@ -148,12 +158,14 @@ class Metering:
             self._metered.add(source.id)
         now = self.clock.at(boottime)
         try:
-            self.spool.commit(commit, now=now, meta=self._clock_meta(), records=self._epoch_gap(now))
+            meta = self._clock_meta() | {"epoch_gap": b""}
+            self.spool.commit(commit, now=now, meta=meta, records=self._epoch_gap(now))
         except SpoolError:
             self._unbooked[source.id] = [reading for reading in sweep.readings if reading.gone]
             self.rebuild()
             raise
         self._unbooked.pop(source.id, None)
+        self._gap = b""
         if any(v.customer.reattribute for v in self._attribution.versions) and commit.closed:
             self._reattribute(now)
         conflicts, self._attribution.conflicts = self._attribution.conflicts, {}
@@ -184,44 +196,25 @@ class Metering:
         return known_epoch or stamp < self.plan.fresh_boot
 
     def _epoch_gap(self, now: int) -> list[Closed]:
-        """The gap that a new epoch over an old file leaves, once."""
-        since, self.spool.restored_since = self.spool.restored_since, None
-        if since is None or since >= now:
+        """What a new epoch over an old file left unbooked, until its record is committed."""
+        if not self._gap:
             return []
-        source = self.books.source
-        group = {"resource": self.plan.node}
+        since, reason = msgspec.json.decode(self._gap, type=tuple[int, str])
+        group, metadata = {"resource": self.plan.node}, {"because": reason}
+        gaps = [Gap(d.meter, group, since, max(since, now), "new_epoch") for d in self.plan.dimensions]
         return [
-            Closed(
-                UsageRecord(
-                    kind="gap",
-                    source=source,
-                    meter=d.meter,
-                    policy=d.policy,
-                    dimension=d.name,
-                    customer=None,
-                    group=group,
-                    start=since,
-                    end=now,
-                    quantity=0,
-                    base_unit=self.plan.meters[d.meter].unit,
-                    basis="",
-                    covered=0,
-                    reason="new_epoch",
-                    metadata={"because": self.spool.restored or ""},
-                ),
-                (),
-            )
-            for d in self.plan.dimensions
+            Closed(structs.replace(self.books.gap_record(gap, d, ""), metadata=metadata), ())
+            for gap, d in zip(gaps, self.plan.dimensions, strict=True)
         ]
 
     def _reattribute(self, now: int) -> None:
         """Offer held unattributed usage to the rules in force."""
         dimensions = {d.name: d for d in self.plan.dimensions}
         pairs: list[Closed] = []
-        for seq, id, net, record in self.spool.unattributed(now - self.plan.hold, self._checked):
+        for seq, record_id, net, record in self.spool.unattributed(now - self.plan.hold, self._checked):
             self._checked = max(self._checked, seq)
             if record.dimension in dimensions:
-                moved = reattribute(record, id, net, self._attribution, dimensions[record.dimension])
+                moved = reattribute(record, record_id, net, self._attribution, dimensions[record.dimension])
                 pairs += [Closed(r, ()) for r in moved]
         if pairs:
             self.spool.commit(None, now=now, records=pairs)

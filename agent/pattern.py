@@ -4,7 +4,7 @@
 """
 
 import re
-from functools import cache, lru_cache
+from functools import lru_cache
 
 _TOKEN = re.compile(r"\*\*|\*|\?|.", re.DOTALL)
 _REGEX = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
@@ -37,19 +37,22 @@ def overlap(a: str, b: str) -> bool:
     """Whether some text fits both patterns (used to prove that two customers claim one thing)."""
     left, right = _TOKEN.findall(a), _TOKEN.findall(b)
 
-    @cache
-    def meet(i: int, j: int) -> bool:
+    seen: set[tuple[int, int]] = set()
+    todo = [(0, 0)]  # how far in each pattern some common beginning has come
+    while todo:
+        i, j = todo.pop()
+        if (i, j) in seen:
+            continue
+        seen.add((i, j))
         if i == len(left) and j == len(right):
             return True
-        if i < len(left) and left[i] in ("*", "**") and meet(i + 1, j):
-            return True
-        if j < len(right) and right[j] in ("*", "**") and meet(i, j + 1):
-            return True
-        if i == len(left) or j == len(right) or not _share_character(left[i], right[j]):
-            return False
-        return meet(i if left[i] in ("*", "**") else i + 1, j if right[j] in ("*", "**") else j + 1)
-
-    return meet(0, 0)
+        if i < len(left) and left[i] in ("*", "**"):
+            todo.append((i + 1, j))
+        if j < len(right) and right[j] in ("*", "**"):
+            todo.append((i, j + 1))
+        if i < len(left) and j < len(right) and _share_character(left[i], right[j]):
+            todo.append((i if left[i] in ("*", "**") else i + 1, j if right[j] in ("*", "**") else j + 1))
+    return False
 
 
 def _share_character(a: str, b: str) -> bool:

@@ -14,7 +14,9 @@ from agent.record import UsageRecord
 from agent.usage import split
 
 
-def reattribute(record: UsageRecord, id: str, net: int, attribution: Attribution, dimension: Dimension) -> list[UsageRecord]:
+def reattribute(
+    record: UsageRecord, record_id: str, net: int, attribution: Attribution, dimension: Dimension
+) -> list[UsageRecord]:
     """The pairs that move `net`, what is left of an unattributed record, to the owners that `attribution` now names.
 
     A record across an ownership boundary is split there by time, in integers (L6).
@@ -30,8 +32,10 @@ def reattribute(record: UsageRecord, id: str, net: int, attribution: Attribution
         if owner.customer is None or not part:
             continue
         group = {label: str(labels.get(label, "")) for label in dimension.group_by}
-        metadata = {"reattributed_from": id, "rule": owner.rule}
+        metadata = {"reattributed_from": record_id, "rule": owner.rule}
         taken = structs.replace(record, quantity=-part, metadata={**record.metadata, "reattributed_to": owner.customer})
-        given = structs.replace(record, kind="usage", customer=owner.customer, group=group, quantity=part, metadata=metadata)
+        given = structs.replace(
+            record, kind="usage", customer=owner.customer, group=group, quantity=part, metadata=metadata
+        )
         pairs += [taken, given]
     return pairs

@@ -8,6 +8,7 @@ the same bytes on every retry and every machine.
 import datetime as dt
 import uuid
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -121,6 +122,7 @@ def with_seq(body: bytes, seq: int) -> bytes:
     return b'%b"seq":%d,%b' % (body[:at], seq, body[at:])
 
 
+@lru_cache(maxsize=64)
 def rfc3339(ns: int) -> str:
     """UTC with nine digits: 2026-11-23T12:00:00.000000000Z."""
     whole, fraction = divmod(ns, NS_PER_S)

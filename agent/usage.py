@@ -83,7 +83,7 @@ def settle(moved: int, inner: int, in_flight: int) -> tuple[int, int]:
     return (balance, 0) if balance > 0 else (0, balance)
 
 
-def measure(  # noqa: PLR0913 - the whole context of one sweep, each part plain
+def measure(
     sweep: Sweep,
     previous: Cursor | None,
     tracks: dict[str, Track],
@@ -104,7 +104,7 @@ def measure(  # noqa: PLR0913 - the whole context of one sweep, each part plain
 class _Measuring:
     """One sweep under way: what `measure` would otherwise hand from function to function."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         sweep: Sweep,
         previous: Cursor | None,
@@ -206,9 +206,9 @@ class _Measuring:
         for reading in self.sweep.readings:
             key, parent = reading.resource.key, reading.resource.parent
             new = self.from_zero if self.known is None else key not in self.known
-            if new and parent is not None and parent in self.tracks and not self.tracks[parent].marks:
-                new = born.get(parent, False)
-            elif new and parent is not None and parent not in self.tracks:
+            if (new and parent is not None and parent in self.tracks and not self.tracks[parent].marks) or (
+                new and parent is not None and parent not in self.tracks
+            ):
                 new = born.get(parent, False)
             born[key] = new
         return born
@@ -228,7 +228,7 @@ class _Measuring:
                 until = alive_until if reading.gone else sample.taken
                 self._hold(track, reading.resource, meter, sample, until, levels.get(meter.name, ()))
 
-    def _count(  # noqa: PLR0913
+    def _count(
         self,
         track: Track,
         resource: Resource,
@@ -273,7 +273,7 @@ class _Measuring:
             Usage(resource, meter.name, start, end, quantity, moved, inner, first, sample.value, flags, levels)
         )
 
-    def _hold(  # noqa: PLR0913
+    def _hold(
         self,
         track: Track,
         resource: Resource,
@@ -339,18 +339,16 @@ class _Measuring:
             self.out.balances.append(Balance(anchor, meter, moved, booked, debt, change, overrun))
 
 
-def hold_until(track: Track, meters: Mapping[str, Meter], anchor: int, at: int) -> list[Usage]:
-    """Integrate a resource's gauges up to `at` at their last level, for a cut; advances its marks."""
-    usages = []
-    for name, mark in track.marks.items():
-        meter = meters.get(name)
-        if meter is not None and meter.kind == "gauge":
-            start = anchor + floor_ms(mark.taken)
-            if start < at:
-                quantity = mark.value * ((at - start) // NS_PER_MS)
-                usages.append(Usage(track.resource, name, start, at, quantity, quantity, 0, mark.raw, mark.raw))
-                mark.taken = at - anchor
-    return usages
+def hold_until(track: Track, name: str, meter: Meter, anchor: int, at: int) -> Iterator[Usage]:
+    """Integrate a resource's gauge up to `at` at its last level, for a cut; advances its mark."""
+    mark = track.marks.get(name)
+    if mark is None or meter.kind != "gauge":
+        return
+    start = anchor + floor_ms(mark.taken)
+    if start < at:
+        quantity = mark.value * ((at - start) // NS_PER_MS)
+        mark.taken = at - anchor
+        yield Usage(track.resource, name, start, at, quantity, quantity, 0, mark.raw, mark.raw)
 
 
 def _levels(track: Track, reading: Reading) -> dict[str, tuple[tuple[str, int], ...]]:

@@ -19,6 +19,7 @@ from agent.record import UsageRecord
 from agent.usage import split
 
 Group = tuple[tuple[str, str], ...]
+OwnerOf = Callable[[Dimension, int], Owner]  # by dimension and era
 Piece = tuple[int, int, int, int, int]  # start, end, window start, window end (clipped), era of the rules
 
 
@@ -35,15 +36,16 @@ class Share(Struct, array_like=True):
     inner: int = 0
     first: int = 0
     last: int = 0
-    spans: list[tuple[int, int]] = []  # observed, merged, in order
+    spans: list[list[int]] = []  # observed, merged, in order
     flags: list[str] = []
 
     def observe(self, start: int, end: int) -> None:
         """Add an observed span."""
-        if self.spans and self.spans[-1][0] <= start <= self.spans[-1][1]:
-            self.spans[-1] = (self.spans[-1][0], max(end, self.spans[-1][1]))
+        spans = self.spans
+        if spans and spans[-1][1] == start:
+            spans[-1][1] = end
         else:
-            self.spans = union([*self.spans, (start, end)])
+            self.spans = union([*spans, [start, end]])
 
 
 class Cell(Struct, array_like=True):
@@ -113,7 +115,9 @@ class Segments:
 class Windows:
     """All open windows. Mutable; `shares` and `cells` are by resource key, and persisted with the resource."""
 
-    def __init__(self, dimensions: Iterable[Dimension], meters: Mapping[str, Meter], segments: Segments, interval: int) -> None:
+    def __init__(
+        self, dimensions: Iterable[Dimension], meters: Mapping[str, Meter], segments: Segments, interval: int
+    ) -> None:
         self.dimensions = {d.name: d for d in dimensions}
         self.meters = meters
         self.segments = segments
@@ -123,7 +127,7 @@ class Windows:
             self.of_meter.setdefault(dimension.meter, []).append(dimension)
         self.shares: dict[str, dict[tuple[object, ...], Share]] = {}
         self.cells: dict[str, dict[tuple[object, ...], Cell]] = {}
-        self._latest: dict[tuple[str, str], Share] = {}
+        self._latest: dict[tuple[str, str], tuple[Share, Owner, Resource]] = {}  # saves most look-ups
         self._pieces: dict[tuple[str, int, int], list[Piece]] = {}
 
     def restore(self, key: str, shares: Iterable[Share], cells: Iterable[Cell]) -> None:
@@ -137,61 +141,62 @@ class Windows:
         """Call when segments or rules changed, and between sweeps."""
         self._pieces.clear()
 
-    def add(self, usage: Usage, attribution: Attribution, owner_of: Callable[[Dimension, int], Owner], flags: tuple[str, ...]) -> None:
+    def add(self, usage: Usage, attribution: Attribution, owner_of: OwnerOf, flags: tuple[str, ...]) -> None:
         """Split one usage over windows and owners, and add it to every dimension that its meter feeds."""
-        if usage.end <= usage.start and not usage.quantity:
+        start, end = usage.start, usage.end
+        if end <= start and not usage.quantity:
             return
-        span = (usage.meter, usage.start, usage.end)
-        pieces = self._pieces.get(span)
+        pieces = self._pieces.get((usage.meter, start, end))
         if pieces is None:
-            edges = attribution.edges_within(usage.start, usage.end)
-            pieces = self.segments.pieces(*span, edges, attribution.era)
-            self._pieces[span] = pieces
+            edges = attribution.edges_within(start, end)
+            pieces = self.segments.pieces(usage.meter, start, end, edges, attribution.era)
+            self._pieces[usage.meter, start, end] = pieces
         for dimension in self.of_meter.get(usage.meter, ()):
-            if dimension.policy == "usage":
-                self._add_usage(usage, dimension, pieces, owner_of, flags)
-            else:
+            if dimension.policy != "usage":
                 self._add_cells(usage, dimension, pieces, owner_of, flags)
+            elif len(pieces) == 1:
+                self._add_piece(usage, dimension, pieces[0], owner_of, flags, usage.quantity, usage.moved, usage.inner)
+            else:
+                cuts = [piece[1] for piece in pieces[:-1]]
+                quantities, moved, inner = (
+                    [part for _, _, part in split(total, start, end, cuts)]
+                    for total in (usage.quantity, usage.moved, usage.inner)
+                )
+                for piece, *parts in zip(pieces, quantities, moved, inner, strict=True):
+                    self._add_piece(usage, dimension, piece, owner_of, flags, *parts)
 
-    def _add_usage(
+    def _add_piece(
         self,
         usage: Usage,
         dimension: Dimension,
-        pieces: list[Piece],
-        owner_of: Callable[[Dimension, int], Owner],
+        piece: Piece,
+        owner_of: OwnerOf,
         flags: tuple[str, ...],
+        quantity: int,
+        moved: int,
+        inner: int,
     ) -> None:
-        if len(pieces) == 1:
-            parts = [(usage.quantity, usage.moved, usage.inner)]
-        else:
-            cuts = [piece[1] for piece in pieces[:-1]]
-            quantities, moved, inner = (
-                [part for _, _, part in split(total, usage.start, usage.end, cuts)]
-                for total in (usage.quantity, usage.moved, usage.inner)
-            )
-            parts = list(zip(quantities, moved, inner, strict=True))
-        for (start, end, low, high, era), (quantity, moved_part, inner_part) in zip(pieces, parts, strict=True):
-            share = self._share(usage.resource, dimension, (low, high), owner_of(dimension, era))
-            if not share.spans:
-                share.first = usage.first
-            share.observe(start, end)
-            share.quantity += quantity
-            share.moved += moved_part
-            share.inner += inner_part
-            share.last = usage.last
-            for flag in (*usage.flags, *flags):
-                if flag not in share.flags:
-                    share.flags = sorted([*share.flags, flag])
+        start, end, low, high, era = piece
+        share = self._share(usage.resource, dimension, low, high, owner_of(dimension, era))
+        if not share.spans:
+            share.first = usage.first
+        share.observe(start, end)
+        share.quantity += quantity
+        share.moved += moved
+        share.inner += inner
+        share.last = usage.last
+        if usage.flags or flags:
+            share.flags = sorted({*share.flags, *usage.flags, *flags})
 
-    def _share(self, resource: Resource, dimension: Dimension, window: tuple[int, int], owner: Owner) -> Share:
+    def _share(self, resource: Resource, dimension: Dimension, low: int, high: int, owner: Owner) -> Share:
         latest = self._latest.get((resource.key, dimension.name))
-        group = _group(resource, dimension, owner)
-        if latest is not None and latest.owner is owner and (latest.start, latest.end) == window and latest.group == group:
-            return latest
-        share = Share(dimension.name, *window, owner, group)
+        if latest is not None:
+            share, its_owner, its_resource = latest
+            if its_owner is owner and its_resource is resource and share.start == low and share.end == high:
+                return share
+        share = Share(dimension.name, low, high, owner, _group(resource, dimension, owner))
         share = self.shares.setdefault(resource.key, {}).setdefault(_share_key(share), share)
-        share.owner = owner
-        self._latest[resource.key, dimension.name] = share
+        self._latest[resource.key, dimension.name] = (share, owner, resource)
         return share
 
     def _add_cells(
@@ -199,7 +204,7 @@ class Windows:
         usage: Usage,
         dimension: Dimension,
         pieces: list[Piece],
-        owner_of: Callable[[Dimension, int], Owner],
+        owner_of: OwnerOf,
         flags: tuple[str, ...],
     ) -> None:
         """Keep usage by policy cell and level until the cell is whole."""
@@ -222,7 +227,7 @@ class Windows:
             cell.usage += quantity
             cell.observed += (end - start) // NS_PER_MS
             cell.flags = tuple(sorted({*cell.flags, *usage.flags, *flags}))
-            share = self._share(usage.resource, dimension, (low, high), owner)  # the evidence of the raw reading
+            share = self._share(usage.resource, dimension, low, high, owner)  # the evidence of the raw reading
             if not share.spans:
                 share.first = usage.first
             share.observe(start, end)
@@ -288,7 +293,15 @@ class Windows:
                 touched.add(key)
                 if share.quantity:
                     owner = share.owner
-                    record_key = (share.dimension, share.start, share.end, owner.kind, owner.customer, share.group, basis_of(key))
+                    record_key = (
+                        share.dimension,
+                        share.start,
+                        share.end,
+                        owner.kind,
+                        owner.customer,
+                        share.group,
+                        basis_of(key),
+                    )
                     grouped.setdefault(record_key, []).append(Evidence(resources[key], share))
             if not shares:
                 del self.shares[key]
@@ -340,14 +353,14 @@ def evaluate(policy: str, usage: int, observed_ms: int, levels: Mapping[str, int
     return levels.get(policy, 0) * observed_ms
 
 
-def union(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def union(spans: Iterable[list[int]]) -> list[list[int]]:
     """Spans merged where they touch, in order."""
-    merged: list[tuple[int, int]] = []
+    merged: list[list[int]] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            merged[-1][1] = max(end, merged[-1][1])
         else:
-            merged.append((start, end))
+            merged.append([start, end])
     return merged
 
 
@@ -358,7 +371,15 @@ def _group(resource: Resource, dimension: Dimension, owner: Owner) -> Group:
 
 
 def _share_key(share: Share) -> tuple[object, ...]:
-    return (share.dimension, share.start, share.end, share.owner.kind, share.owner.customer, share.owner.rule, share.group)
+    return (
+        share.dimension,
+        share.start,
+        share.end,
+        share.owner.kind,
+        share.owner.customer,
+        share.owner.rule,
+        share.group,
+    )
 
 
 def _cell_key(cell: Cell) -> tuple[object, ...]:

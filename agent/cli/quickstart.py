@@ -9,7 +9,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,10 @@ from msgspec import Struct
 from rich.console import Console
 
 from agent import config
-from agent.config import Config
 from agent.daemon import KINDS, Daemon
 from agent.errors import AgentError
 from agent.record import UsageRecord
 from agent.sources.hierarchy import Layout
-from agent.spool.store import reader
 
 WINDOW, INTERVAL = "10s", "2s"
 BURNER = "import time\nwhile True:\n    t = time.perf_counter()\n    while time.perf_counter() - t < 0.02: pass\n    time.sleep(0.08)\n"
@@ -73,7 +70,9 @@ def scene() -> Iterator[Scene]:
             stack.callback(burner.wait)
             stack.callback(burner.kill)
             (group / "cgroup.procs").write_text(str(burner.pid))
-            yield Scene(f'{{kind: cgroups, include: ["{name}"]}}', meters, f"cgroup {name}, in which a small burner runs")
+            yield Scene(
+                f'{{kind: cgroups, include: ["{name}"]}}', meters, f"cgroup {name}, in which a small burner runs"
+            )
         return
     yield Scene("{kind: host}", "[{meter: host.cpu.time, customer: demo, group_by: [mode]}]", "the whole host")
 
@@ -109,7 +108,9 @@ def quickstart(*, smoke: bool) -> int:
     with scene() as what:
         text = embedded(what, run)
         (run / "agent.yaml").write_text(text)
-        console.print(f"Metering {what.saying} for customer [bold]demo[/]: a sweep each {INTERVAL}, a record each {WINDOW}.")
+        console.print(
+            f"Metering {what.saying} for customer [bold]demo[/]: a sweep each {INTERVAL}, a record each {WINDOW}."
+        )
         console.print("The first record comes within 20 s. Stop with Ctrl-C.\n")
         try:
             return asyncio.run(_live(lambda: config.parse(text, "quickstart", KINDS, os.environ), run, smoke=smoke))
@@ -152,4 +153,6 @@ async def _show(daemon: Daemon, run: Path, *, smoke: bool) -> None:
 def _print(record: UsageRecord) -> None:
     who = record.customer or record.kind
     span = f"{record.start / 1e9:.0f}"
-    console.print(f"{who:14} {record.dimension:18} {record.quantity:>20,} {record.base_unit:8} {record.covered / 1e9:.3f} s from {span}")
+    console.print(
+        f"{who:14} {record.dimension:18} {record.quantity:>20,} {record.base_unit:8} {record.covered / 1e9:.3f} s from {span}"
+    )

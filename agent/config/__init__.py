@@ -18,7 +18,7 @@ from agent.config.document import Document
 from agent.config.problems import problems_of
 from agent.config.sections import Cgroups, Config, FileSink, Host, json_schema
 
-__all__ = ["Cgroups", "Config", "FileSink", "Host", "json_schema", "load", "parse", "retention_bytes"]
+__all__ = ["Cgroups", "Config", "FileSink", "Host", "json_schema", "load", "parse", "retention_bytes", "stamp"]
 
 
 def load(path: Path, known_meters: KnownMeters, environ: Mapping[str, str], now: int | None = None) -> Config:
@@ -50,6 +50,15 @@ def parse(
     if problems:
         document.refuse(name, problems)
     return config.noting(tuple(_notices(config, written, clock.now()[0] if now is None else now)))
+
+
+def stamp(path: Path | None) -> tuple[int, int]:
+    """What changes when the file does; the same for ever where there is none."""
+    try:
+        status = path.stat() if path is not None else None
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_ino) if status is not None else (0, 0)
 
 
 def _notices(config: Config, written: Document, now: int) -> list[str]:

@@ -209,6 +209,6 @@ def _space(config: Config) -> Found:
     needed = retention_bytes(config, MODEST_RESOURCES, records) + config.spool.reserve
     if needed > config.spool.max_bytes:
         mebibytes = -(-needed // (1 << 20))
-        load = f"{MODEST_RESOURCES} resources and {records} records in each window need {mebibytes}MiB with the reserve"
+        load = f"{MODEST_RESOURCES} resources, records in each window: {records}"
         cure = f"Write {mebibytes}MiB or more, a shorter retention, or a longer window."
-        yield ("spool", "max_bytes"), f"too small for the retention: {load}. {cure}"
+        yield ("spool", "max_bytes"), f"too small: reserve and retention need {mebibytes}MiB ({load}). {cure}"

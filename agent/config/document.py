@@ -50,7 +50,9 @@ class Problem(Struct, frozen=True, order=True):
 
     def shown(self, name: str) -> str:
         """One line: `agent.yaml:41: customers[1].id: what. Cure.`."""
-        return f"{name}:{self.line}: {self.where}: {self.text}" if self.where else f"{name}:{self.line}: {self.text}"
+        line = f"{self.where}: {self.text}" if self.where else self.text
+        line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+        return f"{name}:{self.line}: {line}"
 
 
 class Document(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Where records go. A sink freezes a batch durably before its first byte leaves, and can be asked again after a crash."""
+"""Where records go. A sink freezes a batch durably before its first byte leaves, and can be asked again."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -18,7 +18,7 @@ class Sink(Protocol):
         """Render a batch durably without sending it: its name and SHA-256. Blocking. Raises SinkError."""
 
     def deliver(self, submission: Submission) -> None:
-        """Send what was frozen; returns when it is delivered, also if it had been before. Blocking. Raises SinkError."""
+        """Send what was frozen; returns when it is delivered, now or before. Blocking. Raises SinkError."""
 
     def sweep_up(self, prepared: Sequence[Submission]) -> None:
         """At start: discard what was frozen but never prepared, for it will be frozen again."""

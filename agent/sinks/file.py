@@ -21,9 +21,9 @@ class FileSink:
     kind = "file"
     max_batch = 10_000
 
-    def __init__(self, id: str, role: str, path: Path, epoch: str) -> None:
-        self.id, self.role, self._epoch = id, role, epoch[:12]
-        self._path = private_directory(path, f"sinks[{id}].path")
+    def __init__(self, sink_id: str, role: str, path: Path, epoch: str) -> None:
+        self.id, self.role, self._epoch = sink_id, role, epoch[:12]
+        self._path = private_directory(path, f"sinks[{sink_id}].path")
 
     def freeze(self, first: int, last: int, lines: Sequence[bytes]) -> tuple[str, bytes]:
         """Write and sync the temporary file and its name."""
@@ -36,13 +36,15 @@ class FileSink:
                 os.fsync(file.fileno())
             sync_directory(self._path)
         except OSError as e:
-            raise SinkError(f"sinks[{self.id}]: {self._path}: {e.strerror}. Free space there, or mend its permissions.") from e
+            raise SinkError(
+                f"sinks[{self.id}]: {self._path}: {e.strerror}. Free space there, or mend its permissions."
+            ) from e
         return name, hashlib.sha256(content).digest()
 
     def deliver(self, submission: Submission) -> None:
         """Make the file visible; if its temporary file is gone, it was."""
         try:
-            os.rename(self._temporary(submission.name), self._path / submission.name)
+            self._temporary(submission.name).rename(self._path / submission.name)
         except FileNotFoundError:
             return
         except OSError as e:

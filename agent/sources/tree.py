@@ -16,14 +16,26 @@ from agent.sources.watch import Change, Watch
 class Node:
     """One incarnation of a directory. `key` never recurs; `renamed`: its inode lived under another path before."""
 
-    __slots__ = ("children", "hierarchy", "inode", "key", "name", "parent", "path", "population", "renamed", "wd")
+    __slots__ = (
+        "children",
+        "hierarchy",
+        "inode",
+        "key",
+        "lost",
+        "name",
+        "parent",
+        "path",
+        "population",
+        "renamed",
+        "wd",
+    )
 
     def __init__(self, parent: "Node | None", path: str, hierarchy: Hierarchy, inode: int, prefix: str) -> None:
         self.parent, self.path, self.hierarchy, self.inode = parent, path, hierarchy, inode
         self.name = printable(path)
         self.key = f"{prefix}/{self.name}#{inode}"
         self.children: dict[str, Node] = {}
-        self.renamed = False
+        self.renamed = self.lost = False
         self.wd: int | None = None  # the watch on the directory
         self.population: int | None = None  # the watch on its cgroup.events
 
@@ -48,7 +60,7 @@ class Tree:
         self.stirred: list[Node] = []  # v2: a group of ours became empty, or inhabited again
 
     def follow(self) -> None:
-        """Catch up with the events that wait, and find anchors that were missing."""
+        """Catch up with the events that wait, and see whether the anchors are still there, or there again."""
         missed = False
         for hint in self._watch.pending():
             missed |= hint.change is Change.MISSED
@@ -65,14 +77,12 @@ class Tree:
         if missed:
             self.walk()
         else:
-            self._find_missing()
+            self._check_anchors()
 
     def walk(self) -> None:
         """Compare every directory with what is known, and renew the watches that are missing."""
         self._watch.retry()
-        for anchor, top in self._tops.items():
-            if top is not None:
-                self._recheck_top(anchor, top)
+        self._check_anchors()
         stack = [top for top in self._tops.values() if top is not None]
         while stack:
             node = stack.pop()
@@ -81,16 +91,14 @@ class Tree:
             for name in {*node.children, *_subdirectories(node.directory)}:
                 self._look(node, name)
             stack.extend(node.children.values())
-        self._find_missing()
         self._lost_inodes.clear()
 
     def recheck(self, node: Node) -> None:
         """Something is odd about this directory: see whether it is still there."""
-        if node.parent is not None:
+        if node.parent is None:
+            self._check_anchors()
+        elif not node.lost:
             self._look(node.parent, os.path.basename(node.path))
-        elif self._tops.get(node.path) is node:
-            self._recheck_top(node.path, node)
-            self._find_missing()
 
     def watch_population(self, node: Node) -> None:
         """Have `stirred` tell when the group empties, where a v2 tree knows of it."""
@@ -118,15 +126,17 @@ class Tree:
         self.order()
         return self._listing
 
-    def _find_missing(self) -> None:
+    def _check_anchors(self) -> None:
+        """Nobody watches the directories that hold the anchors: look whether each is still the one it was."""
         for anchor, top in self._tops.items():
-            if top is None and (hierarchy := self._layout.cpu(anchor)) is not None:
+            if top is not None:
+                if _inode(top.directory) == top.inode:
+                    continue
+                self._tops[anchor] = None
+                self._lose(top)
+            hierarchy = self._layout.cpu(anchor)
+            if hierarchy is not None:
                 self._enter(None, anchor, hierarchy)
-
-    def _recheck_top(self, anchor: str, top: Node) -> None:
-        if _inode(top.directory) != top.inode:
-            self._tops[anchor] = None
-            self._lose(top)
 
     def _look(self, parent: Node, name: str) -> None:
         """Make one child what it is in the file system now."""
@@ -167,6 +177,7 @@ class Tree:
         stack = [node]
         while stack:
             node = stack.pop()
+            node.lost = True
             self.lost.append(node)
             self._lost_inodes.add((node.hierarchy.name, node.inode))
             for wd in (node.wd, node.population):

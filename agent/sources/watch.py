@@ -4,6 +4,7 @@ Both cgroup file systems report mkdir, rmdir and (v1) rename of groups; v2 repor
 The kernel may refuse a watch (fs.inotify limits): then this is `blind`, and its user must walk instead.
 """
 
+import errno
 import os
 from enum import Enum
 
@@ -11,6 +12,8 @@ from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 from msgspec import Struct
 
 _DIRECTORY = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO | flags.ONLYDIR
+
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)  # gone, or a path that nobody can open
 
 
 class Change(Enum):
@@ -102,8 +105,6 @@ class Watch:
             return None
         try:
             return int(self._inotify.add_watch(path, mask))
-        except FileNotFoundError:
-            return None  # gone already: whoever watches its parent will hear
-        except OSError:
-            self.blind = True
+        except OSError as error:
+            self.blind |= error.errno not in _NOTHING_THERE
             return None

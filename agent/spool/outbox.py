@@ -2,7 +2,7 @@
 
 import uuid
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
@@ -34,7 +34,7 @@ class Batch(Struct, frozen=True):
 
 
 class Outbox:
-    """Per sink: a position in the record table, and at most a few prepared submissions. Belongs to the spool's thread."""
+    """Per sink: a position in the record table, and what is prepared. Belongs to the spool's thread."""
 
     def __init__(self, spool: Spool) -> None:
         self.spool, self._db = spool, spool.db
@@ -63,7 +63,7 @@ class Outbox:
         return count, oldest
 
     def next(self, sink: str, limit: int) -> Batch | None:
-        """The next records it is owed, in order; None when there are none. Bytes that fail their CRC go to quarantine."""
+        """The next records it is owed, in order, or None. Bytes that fail their CRC go to quarantine."""
         role, position = next(iter(self._db.execute("SELECT role, position FROM sink WHERE id=?", (sink,))))
         rows: Iterable[tuple[int, str, int, bytes]] = self._db.execute(
             "SELECT seq, kind, crc, body FROM record AS r WHERE seq > ? AND NOT EXISTS"
@@ -100,17 +100,19 @@ class Outbox:
         )
         return [Submission(*row) for row in rows]
 
-    def delivered(self, submission: Submission, ids: Sequence[tuple[bytes, int]] | None, now: int) -> None:
-        """The sink has it. `ids` are (id, seq); None reads them back (after a restart)."""
-        if ids is None:
-            span = (submission.first, submission.last)
-            rows = self._db.execute("SELECT body, seq FROM record WHERE seq BETWEEN ? AND ?", span)
-            ids = [(_id(body), seq) for body, seq in rows]
+    def members(self, submission: Submission) -> list[tuple[bytes, int]]:
+        """(id, seq) of the records in a submission."""
+        (role,) = next(iter(self._db.execute("SELECT role FROM sink WHERE id=?", (submission.sink,))))
+        query = "SELECT kind, body, seq FROM record WHERE seq BETWEEN ? AND ?"
+        rows: Iterable[tuple[str, bytes, int]] = self._db.execute(query, (submission.first, submission.last))
+        return [(_id(body), seq) for kind, body, seq in rows if role == "copy" or kind in BILLED]
+
+    def delivered(self, submission: Submission, members: Iterable[tuple[bytes, int]], now: int) -> None:
+        """The sink has it. Sorted, since random-like ids in order touch each page of their index once."""
         with self._db:
             self._db.execute("UPDATE submission SET delivered=? WHERE id=?", (now, submission.id))
             self._advance(submission.sink, submission.last)
-            # Sorted: random-like ids in order touch each page of the index once.
-            self._db.executemany("INSERT OR IGNORE INTO delivered VALUES(?,?)", sorted(ids))
+            self._db.executemany("INSERT OR IGNORE INTO delivered VALUES(?,?)", sorted(members))
 
     def skip(self, sink: str, batch: Batch) -> None:
         """Pass over a batch that holds nothing for this sink."""

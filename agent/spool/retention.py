@@ -22,7 +22,9 @@ def digest_days(db: apsw.Connection, now: int) -> None:
         return
     end = (first // DAY + 1) * DAY
     sha, count, low, high = hashlib.sha256(), 0, 0, 0
-    rows: list[tuple[int, bytes]] = list(db.execute("SELECT seq, body FROM record WHERE seq>? AND closed<?", (after, end)))
+    rows: list[tuple[int, bytes]] = list(
+        db.execute("SELECT seq, body FROM record WHERE seq>? AND closed<?", (after, end))
+    )
     for seq, body in rows:
         sha.update(body)
         count, low, high = count + 1, low or seq, seq
@@ -44,7 +46,9 @@ def expire(db: apsw.Connection, now: int, retention: int, evidence_retention: in
     )
     records: list[tuple[int]] = list(db.execute(query, (sent, digested, now - retention, STEP)))
     last = db.execute("SELECT coalesce(max(seq), 0) FROM record WHERE closed<?", (now - evidence_retention,)).get
-    evidence: list[tuple[int]] = list(db.execute("SELECT seq FROM evidence WHERE seq<=? ORDER BY seq LIMIT ?", (last, STEP)))
+    evidence: list[tuple[int]] = list(
+        db.execute("SELECT seq FROM evidence WHERE seq<=? ORDER BY seq LIMIT ?", (last, STEP))
+    )
     if not records and not evidence:
         return 0
     with db:

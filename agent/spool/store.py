@@ -27,10 +27,11 @@ MAINTENANCE = 60 * 1_000_000_000
 class Spool:
     """The writer's side. All methods but `open` belong to one thread."""
 
-    def __init__(self, db: apsw.Connection, directory: Path, identity: Identity, witness: Witness, lock: Lock, reserve: int) -> None:
+    def __init__(
+        self, db: apsw.Connection, directory: Path, identity: Identity, witness: Witness, lock: Lock, reserve: int
+    ) -> None:
         self.db, self.directory, self.identity = db, directory, identity
-        self.restored: str | None = None  # why this opening began a new epoch over an old file,
-        self.restored_since: int | None = None  # and up to when that file was booked
+        self.restored: str | None = None  # why this opening began a new epoch over an old file
         self._witness, self._lock, self._reserve = witness, lock, reserve
         self._commit = int(self.meta("commit") or b"0")
         self.appended = 0  # bytes of records and evidence written by this process
@@ -62,9 +63,11 @@ class Spool:
         aside = None
         try:
             db, aside = _connect(path, max_bytes, now)
-        except (apsw.Error, OSError) as e:
+        except (apsw.Error, SpoolError, OSError) as e:
             lock.close()
-            raise CannotStartError(f"agent.data_dir: {path} cannot be opened: {e}. Check the disk and permissions.") from e
+            raise CannotStartError(
+                f"agent.data_dir: {path} cannot be opened: {e}. Check the disk and permissions."
+            ) from e
         witness = Witness([directory / "witness", run_dir / "witness"])
         kept = db.execute("SELECT value FROM meta WHERE name='identity'").get
         reason = aside
@@ -72,14 +75,11 @@ class Spool:
             identity = msgspec.json.decode(kept, type=Identity)
             commit = int(db.execute("SELECT value FROM meta WHERE name='commit'").get or 0)
             reason = foreign(identity.fingerprint, dict(fingerprint)) or witness.newer_than(identity.epoch, commit)
-        booked = None
         if kept is None or reason is not None:
-            cursors = [msgspec.json.decode(body, type=Cursor) for (body,) in db.execute("SELECT body FROM cursor")]
-            booked = max((cursor.at for cursor in cursors), default=None)
             identity = Identity(secrets.token_hex(16), dict(fingerprint))
             _begin_epoch(db, identity, reason, now)
         spool = cls(db, directory, identity, witness, lock, reserve)
-        spool.restored, spool.restored_since = reason, booked
+        spool.restored = reason
         spool.refill_reserve()
         return spool
 
@@ -107,7 +107,9 @@ class Spool:
             cursors[source] = cursor
         rows = [msgspec.json.decode(body, type=Row) for (body,) in self.db.execute("SELECT body FROM resource")]
         segments = msgspec.json.decode(self.meta("segments") or b"{}", type=dict[str, list[tuple[int, int]]])
-        return Snapshot(cursors, rows, segments, msgspec.json.decode(self.meta("closings") or b"{}", type=dict[str, int]))
+        return Snapshot(
+            cursors, rows, segments, msgspec.json.decode(self.meta("closings") or b"{}", type=dict[str, int])
+        )
 
     def unattributed(self, closed_since: int, after: int) -> list[tuple[int, str, int, UsageRecord]]:
         """Held usage of nobody: (seq, id, what is left of it, record), first deltas beyond seq `after`."""
@@ -126,12 +128,14 @@ class Spool:
             with self.db:
                 self.db.execute("DELETE FROM listing WHERE source=?", (source,))
                 rows: list[tuple[int, bytes]] = list(self.db.execute("SELECT id, body FROM resource"))
-                for id, body in rows:
+                for row_id, body in rows:
                     row = msgspec.json.decode(body, type=Row)
                     if row.source == source:
                         row.track.marks, row.track.in_flight = {}, {}
-                        self.db.execute("UPDATE resource SET body=? WHERE id=?", (msgspec.json.encode(row), id))
-                cursor = msgspec.json.decode(self.db.execute("SELECT body FROM cursor WHERE source=?", (source,)).get, type=Cursor)
+                        self.db.execute("UPDATE resource SET body=? WHERE id=?", (msgspec.json.encode(row), row_id))
+                cursor = msgspec.json.decode(
+                    self.db.execute("SELECT body FROM cursor WHERE source=?", (source,)).get, type=Cursor
+                )
                 cursor.boot, cursor.listing = "", frozenset()  # keeps its time and basis; a return baselines anew
                 self.db.execute("UPDATE cursor SET body=? WHERE source=?", (msgspec.json.encode(cursor), source))
 
@@ -142,18 +146,27 @@ class Spool:
 
     # -- the transaction -----------------------------------------------------------------------------------------
 
-    def commit(self, commit: Commit | None, *, now: int, meta: Mapping[str, bytes] | None = None, records: Iterable[Closed] = ()) -> list[int]:
+    def commit(
+        self,
+        commit: Commit | None,
+        *,
+        now: int,
+        meta: Mapping[str, bytes] | None = None,
+        records: Iterable[Closed] = (),
+    ) -> list[int]:
         """Make one sweep durable, with the records that closed; returns their sequence numbers.
 
         Raises SpoolFullError (nothing was written: rebuild `Books` from `snapshot`) or SpoolError (the disk fails).
         """
         try:
             return self._transact(commit, now, meta or {}, list(records), evidence=True)
-        except SpoolFullError:
-            self._release_reserve()
+        except SpoolFullError:  # evidence goes first, then cursors stop (DESIGN §6)
+            self._make_room(now)
             return self._transact(commit, now, meta or {}, list(records), evidence=False)
 
-    def _transact(self, commit: Commit | None, now: int, meta: Mapping[str, bytes], records: list[Closed], *, evidence: bool) -> list[int]:
+    def _transact(
+        self, commit: Commit | None, now: int, meta: Mapping[str, bytes], records: list[Closed], *, evidence: bool
+    ) -> list[int]:
         values = dict(meta)
         if commit is not None:
             values["segments"] = msgspec.json.encode(commit.segments)
@@ -239,13 +252,17 @@ class Spool:
             with self.db:  # one transaction through the WAL, so that the WAL's file has grown by as much
                 self.db.executemany("INSERT INTO reserve(pages) VALUES(zeroblob(?))", [(blob,)] * wanted)
             self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        except apsw.FullError:
+            return  # there is no room for a reserve now; the next minute tries again
         except apsw.Error as e:
             raise _translate(e) from e
 
-    def _release_reserve(self) -> None:
+    def _make_room(self, now: int) -> None:
+        """Free the reserve, and a step of what is delivered and digested, within its retention or not."""
         try:
             with self.db:
                 self.db.execute("DELETE FROM reserve")
+            expire(self.db, now, 0, 0)
         except apsw.Error as e:
             raise _translate(e) from e
 
@@ -276,7 +293,9 @@ class Spool:
     @property
     def bytes(self) -> int:
         """Size of the file and its WAL."""
-        return sum((self.directory / name).stat().st_size for name in (FILE, f"{FILE}-wal") if (self.directory / name).exists())
+        return sum(
+            (self.directory / name).stat().st_size for name in (FILE, f"{FILE}-wal") if (self.directory / name).exists()
+        )
 
     def close(self) -> None:
         """Close and unlock; safe to call twice."""
@@ -310,7 +329,7 @@ def _connect(path: Path, max_bytes: int, now: int) -> tuple[apsw.Connection, str
             reason = f"unsound spool set aside as {path.name}.corrupt-{now}"
             for suffix in ("", "-wal", "-shm"):
                 if Path(f"{path}{suffix}").exists():
-                    os.rename(f"{path}{suffix}", f"{path}.corrupt-{now}{suffix}")
+                    Path(f"{path}{suffix}").rename(f"{path}.corrupt-{now}{suffix}")
     old = os.umask(0o077)
     try:
         db = apsw.Connection(str(path))
@@ -324,7 +343,12 @@ def _connect(path: Path, max_bytes: int, now: int) -> tuple[apsw.Connection, str
 
 def _begin_epoch(db: apsw.Connection, identity: Identity, reason: str | None, now: int) -> None:
     """A fresh start in the same file: no cursor, mark or open window survives; the old backlog waits for a person."""
+    cursors = [msgspec.json.decode(body, type=Cursor) for (body,) in db.execute("SELECT body FROM cursor")]
+    booked = max((cursor.at for cursor in cursors), default=None)
     with db:
+        if reason is not None and booked is not None:
+            gap = msgspec.json.encode((booked, reason))  # becomes a gap record with the first sweep
+            db.execute("INSERT OR REPLACE INTO meta VALUES('epoch_gap',?)", (gap,))
         last = db.execute("SELECT max(seq) FROM record").get
         if reason is not None and last is not None:
             db.execute("INSERT INTO held VALUES(1,?,?,?)", (last, reason, now))

@@ -136,13 +136,14 @@ def test_a_section_that_is_wrong_does_not_echo_in_others() -> None:
 
 def test_a_cap_below_what_the_retention_needs_is_refused_with_the_figure() -> None:
     """Else the spool would shrink records that a dispute still needs."""
-    assert problems(text(agent="agent: {window: 10s, sample_interval: 2s}", spool="spool: {max_bytes: 1GiB}")) == [
+    agent = "agent: {window: 10s, sample_interval: 2s}"
+    assert problems(text(agent=agent, spool="spool: {max_bytes: 1GiB}")) == [
         (
-            "agent.yaml:5: spool.max_bytes: too small for the retention: 20 resources and 1 records in each window need "
-            "4317MiB with the reserve. Write 4317MiB or more, a shorter retention, or a longer window."
+            "agent.yaml:5: spool.max_bytes: too small: reserve and retention need 4318MiB (20 resources, records in "
+            "each window: 1). Write 4318MiB or more, a shorter retention, or a longer window."
         )
     ]
-    assert load(text(agent="agent: {window: 10s, sample_interval: 2s}", spool="spool: {max_bytes: 4317MiB}"))
+    assert load(text(agent=agent, spool="spool: {max_bytes: 4318MiB}"))
 
 
 def test_the_space_follows_the_figures_of_accounting() -> None:

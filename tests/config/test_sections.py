@@ -132,7 +132,10 @@ LINES = {"sources": 1, "meters": 2, "sinks": 3}  # as `written.text` puts them; 
 def _wrong() -> list[tuple[str, str, str]]:
     """`wrong.txt`: blocks of a section, as written, and the problem it makes; here with the section's name."""
     blocks = (Path(__file__).parent / "wrong.txt").read_text().strip().split("\n\n")
-    return [(block.partition(":")[0], *block.split("\n  ")) for block in blocks]
+    return [
+        (section.partition(":")[0], section, expected)
+        for section, _, expected in (block.partition("\n  ") for block in blocks)
+    ]
 
 
 @pytest.mark.parametrize(("name", "section", "expected"), _wrong(), ids=[expected for _, _, expected in _wrong()])

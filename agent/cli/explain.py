@@ -1,0 +1,186 @@
+"""`metering-agent explain`: why a record says what it says (L12), from what the spool keeps and nothing else.
+
+The rule may be gone from the configuration, and the cgroup from the kernel: evidence holds what they were.
+"""
+
+import uuid
+
+from msgspec import Struct
+
+from agent.errors import AgentError
+from agent.spool import ledger
+from agent.spool.ledger import Delivery, Entry, Ledger
+from agent.windows import Evidence
+
+NEWEST = 10  # windows of a customer or resource that are listed
+
+
+class Part(Struct, frozen=True):
+    """One resource's part of a record: quantity = moved − inner − in_flight, unless a policy made it of what moved.
+
+    The counter went from `first` to `last`; `moved` of that fell to this window and owner, `inner` of which its
+    metered children moved. `in_flight`: read ahead of the children, and booked when they catch up.
+    """
+
+    resource: str
+    key: str
+    labels: dict[str, str]
+    first: int
+    last: int
+    moved: int
+    inner: int
+    in_flight: int
+    quantity: int
+    rule: str
+    flags: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, evidence: Evidence, policy: str) -> "Part":
+        """What the spool kept of it."""
+        resource, share = evidence.resource, evidence.share
+        return cls(
+            resource=resource.name,
+            key=resource.key,
+            labels=dict(resource.labels),
+            first=share.first,
+            last=share.last,
+            moved=share.moved,
+            inner=share.inner,
+            in_flight=share.moved - share.inner - share.quantity if policy == "usage" else 0,
+            quantity=share.quantity,
+            rule=share.owner.rule,
+            flags=tuple(share.flags),
+            spans=tuple((start, end) for start, end in share.spans),
+        )
+
+
+class Delta(Struct, frozen=True):
+    """One record of a key."""
+
+    n: int
+    seq: int
+    id: str
+    quantity: int
+    closed: int
+
+
+class Explained(Struct, frozen=True):
+    """A record with all that is known of it. `parts` is None where its readings are not kept (any more).
+
+    `origin` is the unattributed record that a re-attributed one was taken from; `parts` are then that record's.
+    """
+
+    entry: Entry
+    parts: tuple[Part, ...] | None
+    deltas: tuple[Delta, ...]
+    deliveries: tuple[Delivery, ...]
+    origin: Entry | None = None
+
+    @property
+    def measured(self) -> Entry:
+        """The record whose readings `parts` are."""
+        return self.origin or self.entry
+
+
+class Customer(Struct, frozen=True):
+    """What was recorded for a customer: all records that are kept, the sum by dimension, and the newest."""
+
+    customer: str
+    start: int
+    end: int
+    totals: tuple["Total", ...]
+    newest: tuple[Entry, ...]
+
+
+class Total(Struct, frozen=True):
+    """A sum over records."""
+
+    dimension: str
+    records: int
+    quantity: int
+    base_unit: str
+
+
+class OfResource(Struct, frozen=True):
+    """The newest records that a resource is part of, oldest first, each with its part."""
+
+    resource: str
+    labels: dict[str, str]
+    newest: tuple[tuple[Entry, Part], ...]
+
+
+def guess(db: Ledger, name: str) -> Explained | Customer | OfResource:
+    """A record's id or number, else a customer of whom there are records, else a resource. Raises AgentError."""
+    if name.isdecimal() or _uuid(name) is not None:
+        return record(db, name)
+    if ledger.entries(db, customer=name, limit=1):
+        return customer(db, name)
+    if ledger.of_resource(db, name, 1):
+        return resource(db, name)
+    raise AgentError(f"{name}: no record, customer or resource of that name is in this spool. See `spool ls`.")
+
+
+def record(db: Ledger, name: str) -> Explained:
+    """The record with this id or sequence number. Raises AgentError."""
+    entry = found(db, name)
+    before = entry.record.metadata.get("reattributed_from")
+    origin = ledger.find(db, uuid.UUID(str(before))) if before is not None else None
+    first = ledger.deltas(db, entry)
+    if before is None and entry.record.kind == "unattributed" and entry.n > 0:
+        origin = first[0]  # what is taken back was measured in the first delta
+    measured = origin or entry
+    evidence = ledger.evidence(db, measured.seq)
+    return Explained(
+        entry=entry,
+        parts=tuple(Part.of(e, measured.record.policy) for e in evidence) if evidence is not None else None,
+        deltas=tuple(Delta(d.n, d.seq, d.id, d.record.quantity, d.closed) for d in first),
+        deliveries=tuple(ledger.deliveries(db, entry)),
+        origin=origin,
+    )
+
+
+def customer(db: Ledger, name: str) -> Customer:
+    """Everything that is kept of this customer. Raises AgentError."""
+    entries = ledger.entries(db, customer=name)
+    if not entries:
+        raise AgentError(f"{name}: no record of this customer is in this spool. See `metering-agent spool ls`.")
+    totals: dict[str, Total] = {}
+    for entry in entries:
+        r = entry.record
+        known = totals.get(r.dimension, Total(r.dimension, 0, 0, r.base_unit))
+        totals[r.dimension] = Total(r.dimension, known.records + 1, known.quantity + r.quantity, r.base_unit)
+    return Customer(
+        customer=name,
+        start=min(e.record.start for e in entries),
+        end=max(e.record.end for e in entries),
+        totals=tuple(totals[dimension] for dimension in sorted(totals)),
+        newest=tuple(entries[-NEWEST:]),
+    )
+
+
+def resource(db: Ledger, name: str) -> OfResource:
+    """The newest records of this resource, by name or key. Raises AgentError."""
+    found = ledger.of_resource(db, name, NEWEST)
+    if not found:
+        raise AgentError(f"{name}: no reading of this resource is kept in this spool. Zero usage makes no record.")
+    newest = tuple((entry, Part.of(evidence, entry.record.policy)) for entry, evidence in found)
+    return OfResource(newest[-1][1].resource, newest[-1][1].labels, newest)
+
+
+def found(db: Ledger, name: str) -> Entry:
+    """The record with this id or sequence number. Raises AgentError."""
+    number = _uuid(name)
+    if number is None and not name.isdecimal():
+        raise AgentError(f"{name}: neither a record's id nor its number. `metering-agent spool ls` lists both.")
+    entry = ledger.find(db, number) if number is not None else ledger.entry(db, int(name))
+    if entry is None:
+        raise AgentError(f"{name}: no such record in this spool. Records past `spool.retention` are gone.")
+    return entry
+
+
+def _uuid(name: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(name) if len(name) == 36 else None
+    except ValueError:
+        return None

@@ -1,0 +1,82 @@
+"""What happened, told to telemetry and the log: transitions are logged once, events are counted. On the loop only."""
+
+from collections.abc import Mapping
+from typing import TextIO
+
+import structlog
+from msgspec import Struct
+
+from agent.books import Commit
+from agent.metering import Swept
+from agent.telemetry import SpoolLevels, Telemetry
+
+log = structlog.get_logger()
+
+
+class Stock(Struct, frozen=True):
+    """The spool and its sinks' backlogs at one moment: (records, oldest closing) by sink."""
+
+    levels: SpoolLevels
+    backlogs: Mapping[str, tuple[int, int | None]]
+
+
+class Reporter:
+    """Carries facts from the line to those who watch it."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.telemetry = telemetry
+        self.failing: set[str] = set()  # what has failed and was logged; recovery is logged once too
+
+    def swept(self, swept: Swept) -> None:
+        """One sweep was committed."""
+        told, commit = self.telemetry, swept.commit
+        told.clock_observed(swept.verdict, swept.offset)
+        told.swept(swept.source, seconds=swept.seconds, stamp=swept.stamp)
+        told.committed(swept.source, swept.stamp)
+        for reason in commit.anomalies:
+            told.anomaly(swept.source, reason)
+        for reason, count in swept.conflicts.items():
+            told.anomaly(swept.source, reason, count)
+        for gap in commit.gaps:
+            told.gap(swept.source, gap.reason)
+        for balance in commit.balances:
+            told.balanced(balance, commit.unattributed.get(balance.anchor, 0))
+            if balance.overrun:
+                log.error("books overrun", anchor=balance.anchor, meter=balance.meter, by=balance.overrun)
+        self.recorded(commit)
+
+    def recorded(self, commit: Commit) -> None:
+        """A commit made records."""
+        for closed in commit.closed:
+            r = closed.record
+            self.telemetry.recorded(r.kind, customer=r.customer, dimension=r.dimension, quantity=r.quantity)
+
+    def stock(self, stock: Stock) -> None:
+        """The spool stands so."""
+        self.telemetry.spool(stock.levels)
+        for sink, (records, oldest) in stock.backlogs.items():
+            self.telemetry.backlog(sink, records, oldest)
+
+    def fails(self, what: str, why: str) -> None:
+        """`what` does not work; logged when it begins."""
+        if what not in self.failing:
+            self.failing.add(what)
+            log.error("failing", what=what, why=why)
+
+    def recovers(self, what: str) -> None:
+        """`what` works; logged when it had failed."""
+        if what in self.failing:
+            self.failing.discard(what)
+            log.info("recovered", what=what)
+
+
+def log_to(stream: TextIO) -> None:
+    """Write the log to `stream`, one line of key=value pairs per event."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(stream),
+    )

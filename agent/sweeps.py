@@ -1,0 +1,91 @@
+"""When sources are read: at each tick, and at once when something that was metered has died."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from agent.errors import SourceError, SpoolFullError
+from agent.metering import Metering
+from agent.model import NS_PER_S
+from agent.reporting import Reporter
+from agent.sources import Source, Watched, kernel
+
+IDLE_SECONDS = 1.0  # between two looks at watched sources when there are none to look at
+
+T = TypeVar("T")
+
+
+class OnThread(Protocol):
+    """Runs a blocking call on the spool's thread."""
+
+    def __call__(self, act: Callable[..., T], *args: object) -> Awaitable[T]:
+        """Its result."""
+
+
+class Sweeps:
+    """Runs the line for every source. A source that fails costs only itself."""
+
+    def __init__(
+        self, metering: Metering, reporter: Reporter, on_thread: OnThread, committed: Callable[[], None]
+    ) -> None:
+        """`committed` is called when records were made."""
+        self._metering, self._reporter, self._on_thread, self._committed = metering, reporter, on_thread, committed
+        self.sources: dict[str, Source] = {}
+        self.last = 0  # boottime of the last committed sweep; 0 before the first
+
+    async def every_source(self) -> None:
+        """One sweep of each. Raises SpoolError when the disk fails."""
+        for source in list(self.sources.values()):
+            await self._sweep(source)
+
+    async def _sweep(self, source: Source) -> None:
+        began = time.perf_counter()
+        try:
+            swept = await self._on_thread(self._metering.sweep, source)
+        except (SourceError, OSError) as error:
+            self._reporter.fails(f"source {source.id}", str(error))
+            self._reporter.telemetry.swept(source.id, seconds=time.perf_counter() - began, stamp=None)
+        except SpoolFullError as error:
+            self._reporter.fails("spool space", str(error))
+        else:
+            self.last = swept.stamp
+            self._reporter.recovers(f"source {source.id}")
+            self._reporter.recovers("spool space")
+            self._reporter.swept(swept)
+            if swept.commit.closed:
+                self._committed()
+
+    async def between(self) -> None:
+        """For ever: keep the latest counters of what lives, each second and whenever something came or went."""
+        loop = asyncio.get_running_loop()
+        stirred = asyncio.Event()
+        heard: set[int] = set()
+        while True:
+            watched = {source.fileno(): source for source in self.sources.values() if isinstance(source, Watched)}
+            for fd in heard - watched.keys():
+                loop.remove_reader(fd)
+            for fd in watched.keys() - heard:
+                loop.add_reader(fd, stirred.set)
+            heard = set(watched)
+            now = kernel.boottime()
+            pauses = (source.next_read_within(now) / NS_PER_S for source in watched.values())
+            await either(stirred, min(pauses, default=IDLE_SECONDS))
+            for source in watched.values():
+                try:
+                    died = await self._on_thread(source.read)
+                except (SourceError, OSError) as error:
+                    self._reporter.fails(f"source {source.id}", str(error))
+                else:
+                    if died:
+                        await self._sweep(source)
+
+
+async def either(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for `event` or for `seconds`; whether it was the event, which is cleared."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    happened = event.is_set()
+    event.clear()
+    return happened
