@@ -69,8 +69,8 @@ def revise(versions: Sequence[Version], rules: Rules, now: int) -> tuple[Version
         wanted = configured.get(version.customer.id)
         if version.acts_until <= now and version.acts_until != version.customer.until:
             kept.append(version)
-        elif wanted == version.customer:
-            kept.append(version)
+        elif wanted == version.customer:  # an end set at a time that, after a correction of the clock, is yet to come
+            kept.append(structs.replace(version, acts_until=max(version.acts_from, _until(wanted))))
             current.add(wanted.id)
         elif version.acts_from < now:
             kept.append(structs.replace(version, acts_until=min(now, version.acts_until)))
@@ -79,9 +79,12 @@ def revise(versions: Sequence[Version], rules: Rules, now: int) -> tuple[Version
         if customer.id not in current:
             since = BEGINNING if customer.since is None else customer.since
             acts_from = since if customer.reattribute else max(since, first)
-            until = FOREVER if customer.until is None else customer.until
-            kept.append(Version(customer, acts_from, max(acts_from, until)))
+            kept.append(Version(customer, acts_from, max(acts_from, _until(customer))))
     return tuple(kept)
+
+
+def _until(customer: Customer) -> int:
+    return FOREVER if customer.until is None else customer.until
 
 
 class Attribution:
@@ -116,8 +119,7 @@ class Attribution:
         for resource in reversed(list(lineage)):
             found = self._match(resource.labels, era)
             if owner.customer is None:
-                if found is not None and (found.kind != "unattributed" or owner is NOBODY):
-                    owner = found
+                owner = found if found is not None else owner
             elif found is not None and found.customer not in (None, owner.customer):
                 self._count("nested_claim")
         return owner

@@ -109,7 +109,7 @@ class Books:
                 unattributed[str(top)] = unattributed.get(str(top), 0) + usage.quantity
         at = max(measured.at, previous.at) if previous is not None else measured.at
         stamp = measured.at - anchor
-        cursor = Cursor(sweep.boot, stamp, at, sweep.listing, sweep.basis)
+        cursor = Cursor(sweep.boot, stamp, at, sweep.listing, sweep.basis, sweep.scope)
         self.cursors[sweep.source] = cursor
         closed, touched = self._close_passed() if may_close else ([], set())
         closed += [

@@ -80,6 +80,7 @@ def plan_of(cfg: Config) -> Plan:
         fresh_boot=cfg.agent.fresh_boot,
         hold=cfg.attribution.unattributed.hold,
         accept_after=cfg.agent.clock.accept_after,
+        claims={s.id: s.closed() if isinstance(s, Cgroups) else (s.id,) for s in cfg.sources},
     )
 
 
@@ -138,6 +139,7 @@ class Daemon:
     def _open(self) -> None:
         cfg = self.config
         run_dir = Path(cfg.agent.run_dir)
+        self._anchors = AnchorLocks(run_dir, ANCHOR_SECONDS, lambda: systemd.notify("EXTEND_TIMEOUT_USEC=5000000"))
         self.spool = Spool.open(
             Path(cfg.agent.data_dir),
             run_dir=run_dir,
@@ -145,11 +147,10 @@ class Daemon:
             now=time.time_ns(),
             max_bytes=cfg.spool.max_bytes,
             reserve=cfg.spool.reserve,
+            once_locked=lambda: self._hold_anchors(cfg),
         )
         self.outbox = Outbox(self.spool)
-        self._anchors = AnchorLocks(run_dir, ANCHOR_SECONDS, lambda: systemd.notify("EXTEND_TIMEOUT_USEC=5000000"))
         try:
-            self._hold_anchors(cfg)
             self.metering = Metering(self.spool, plan_of(cfg), run_dir, boot=kernel.boot_id())
             self.reporter = Reporter(
                 Telemetry(

@@ -20,6 +20,7 @@ from agent.model import Dimension, Gap, Meter, Reading
 from agent.reattribution import reattribute
 from agent.sources import Source
 from agent.spool import Spool
+from agent.usage import Cursor
 from agent.windows import Closed
 
 
@@ -37,6 +38,7 @@ class Plan(Struct, frozen=True):
     fresh_boot: int
     hold: int
     accept_after: int
+    claims: Mapping[str, tuple[str, ...]] = {}  # by source: what it alone may meter on this kernel; default its id
 
 
 class Kept(Struct, array_like=True):
@@ -73,7 +75,7 @@ class Metering:
     ) -> None:
         """`now` gives (wall, boottime); `boot` is the id of this boot of the kernel."""
         self.spool, self._now, self._synchronised, self._boot = spool, now, synchronised, boot
-        self._metered = Metered(run_dir / "metered", boot)
+        self._metered = Metered(run_dir / "metered", boot, spool.identity.epoch)
         self._unbooked: dict[str, list[Reading]] = {}
         wall, boottime = now()
         cursors = spool.snapshot().cursors
@@ -152,10 +154,10 @@ class Metering:
             anchor=self.clock.state.anchor,
             doubtful=self.clock.doubtful,
             may_close=self.clock.may_close,
-            from_zero=fresh and self._from_zero(source.id, sweep.stamp, known_epoch=previous is not None),
+            from_zero=fresh and self._from_zero(source.id, sweep.stamp, previous),
         )
         if fresh:
-            self._metered.add(source.id)
+            self._metered.add(source.id, self._claims(source.id))
         now = self.clock.at(boottime)
         try:
             meta = self._clock_meta() | {"epoch_gap": b""}
@@ -189,11 +191,17 @@ class Metering:
     def _clock_meta(self) -> dict[str, bytes]:
         return {"clock": msgspec.json.encode(self.clock.state)}
 
-    def _from_zero(self, source: str, stamp: int, *, known_epoch: bool) -> bool:
-        """What a first listing means (ACCOUNTING §3): from zero only on a boot that nobody has metered."""
-        if source in self._metered:
+    def _from_zero(self, source: str, stamp: int, previous: Cursor | None) -> bool:
+        """What a first listing means (ACCOUNTING §3): from zero only on a boot in which nobody metered this.
+
+        A source that returns to the configuration baselines: its cursor was kept without a boot.
+        """
+        if self._metered.by_others(source, self._claims(source)) or (previous is not None and not previous.boot):
             return False
-        return known_epoch or stamp < self.plan.fresh_boot
+        return previous is not None or stamp < self.plan.fresh_boot
+
+    def _claims(self, source: str) -> tuple[str, ...]:
+        return self.plan.claims.get(source, (source,))
 
     def _epoch_gap(self, now: int) -> list[Closed]:
         """What a new epoch over an old file left unbooked, until its record is committed."""
@@ -221,26 +229,35 @@ class Metering:
 
 
 class Metered:
-    """Which sources were metered on this boot: a file in the run directory, written before a boot's first commit."""
+    """What was metered on this boot, by whom: lines in a file of the run directory, which a boot empties.
 
-    def __init__(self, path: Path, boot: str) -> None:
-        self._path, self._boot = path, boot
+    A line is written before a source's first commit of a boot. Found again under another epoch or source, it says that
+    somebody billed these counters already; under our own, without a cursor of this boot, that our commit never came.
+    """
+
+    def __init__(self, path: Path, boot: str, epoch: str) -> None:
+        self._path, self._boot, self._epoch = path, boot, epoch
+
+    def by_others(self, source: str, claims: Sequence[str]) -> bool:
+        """Whether another epoch or source metered any of `claims` on this boot."""
         try:
-            kept_boot, *sources = path.read_text().split("\n")
-        except OSError:
-            kept_boot, sources = "", []
-        self._sources = {s for s in sources if s} if kept_boot == boot else set()
+            lines = self._path.read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        entries = [line.split("\t") for line in lines]
+        return any(
+            len(e) == 4 and e[0] == self._boot and (e[1], e[2]) != (self._epoch, source) and e[3] in claims
+            for e in entries
+        )
 
-    def __contains__(self, source: str) -> bool:
-        return source in self._sources
-
-    def add(self, source: str) -> None:
-        """Note it, durably as far as a file system that a boot empties can be."""
-        if source not in self._sources:
-            self._sources.add(source)
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("\n".join([self._boot, *sorted(self._sources)]))
-            temporary.replace(self._path)
+    def add(self, source: str, claims: Sequence[str]) -> None:
+        """Note that `source` meters `claims` now. Appended whole, so that agents can share the file."""
+        lines = "".join(f"{self._boot}\t{self._epoch}\t{source}\t{claim}\n" for claim in claims)
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, lines.encode())
+        finally:
+            os.close(fd)
 
 
 def _changed(old: Kept, plan: Plan) -> set[str]:

@@ -71,8 +71,9 @@ class Sweep(Struct, frozen=True):
     """One pass over a source, parents before children. `stamp` was taken just before the first read.
 
     `listing` holds the key of *every* resource that exists, metered or not: what a later sweep finds absent from it
-    is new (ACCOUNTING §3). It is the same object as in the sweep before when nothing came or went. `falls` says what
-    a lower value means: "reset" for kernel files, "dip" for counters that come back (kubelet, remote series).
+    is new (ACCOUNTING §3). It is the same object as in the sweep before when nothing came or went. `scope` names the
+    anchors that were listed, existing or not: what lies below one that was not listed before only baselines. `falls`
+    says what a lower value means: "reset" for kernel files, "dip" for counters that come back (kubelet, remote series).
     """
 
     source: str
@@ -83,6 +84,7 @@ class Sweep(Struct, frozen=True):
     cores: int = 1
     basis: str = "cgroup"
     falls: Literal["reset", "dip"] = "reset"
+    scope: frozenset[str] = frozenset()
 
 
 class Dimension(Struct, frozen=True):

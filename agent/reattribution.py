@@ -4,8 +4,6 @@ A pair per owner, in one transaction: −q unattributed and +q customer, same wi
 and is final.
 """
 
-from collections.abc import Mapping
-
 from msgspec import structs
 
 from agent.attribution import Attribution
@@ -21,17 +19,17 @@ def reattribute(
 
     A record across an ownership boundary is split there by time, in integers (L6).
     """
-    labels = record.metadata.get("labels")
-    if not isinstance(labels, Mapping) or not labels or net <= 0:
+    labels = {label: value for label, value in record.group.items() if label != "resource"}
+    if not labels or net <= 0:
         return []
-    resource = Resource(key="", name=record.group.get("resource", ""), labels=labels)
+    resource = Resource(key="", name=record.group["resource"], labels=labels)
     edges = attribution.edges_within(record.start, record.end)
     pairs: list[UsageRecord] = []
     for start, _, part in split(net, record.start, record.end, edges):
         owner = attribution.owner([resource], attribution.era(start))
         if owner.customer is None or not part:
             continue
-        group = {label: str(labels.get(label, "")) for label in dimension.group_by}
+        group = {label: labels.get(label, "") for label in dimension.group_by}
         metadata = {"reattributed_from": record_id, "rule": owner.rule}
         taken = structs.replace(record, quantity=-part, metadata={**record.metadata, "reattributed_to": owner.customer})
         given = structs.replace(

@@ -45,6 +45,7 @@ class Cursor(Struct, array_like=True):
     at: int
     listing: frozenset[str]
     basis: str
+    scope: frozenset[str] = frozenset()
 
 
 class Measured(Struct):
@@ -137,7 +138,8 @@ class _Measuring:
             self._reboot()
         seen = {reading.resource.key for reading in sweep.readings}
         was = self._in_flight()
-        self._bury(seen)
+        for key in [k for k, t in self.tracks.items() if t.marks and k not in seen]:
+            self._end(key)  # gone, or no longer metered: what it still uses stays with its parent
         born = self._born()
         for reading in reversed(sweep.readings):  # children before parents: a node then knows what they moved
             resource = reading.resource
@@ -153,21 +155,25 @@ class _Measuring:
                 self._anchor_gone(reading)
                 self._end(resource.key)
         self._balance(was)
+        for key in out.ended:
+            self.tracks[key].in_flight = {}
         return out
 
     def _reboot(self) -> None:
         """A new boot: no old resource lives. What they used after the last sweep is a gap with its bound."""
         assert self.previous is not None
+        end = self.start if self.from_zero else self.out.at  # a baseline says nothing of the new boot so far either
         for key, track in list(self.tracks.items()):
-            if not track.marks:
-                continue
-            if track.resource.anchor == track.resource.name:
-                for meter in track.marks:
-                    if meter in self.meters and self.meters[meter].books == "exact":
-                        bound = max(0, self.start - self.previous.at) * self.sweep.cores
-                        group = {"anchor": track.resource.name}
-                        self.out.gaps.append(Gap(meter, group, self.previous.at, self.start, "reboot", bound))
-            self._end(key, leave_debt=False)
+            resource = track.resource
+            for meter in [m for m in track.marks if resource.anchor == resource.name and self._exact(m)]:
+                bound = max(0, end - self.previous.at) * self.sweep.cores
+                self.out.gaps.append(Gap(meter, {"anchor": resource.name}, self.previous.at, end, "reboot", bound))
+            if track.marks or track.in_flight:
+                self._end(key)
+                track.in_flight = {}
+
+    def _exact(self, meter: str) -> bool:
+        return meter in self.meters and self.meters[meter].books == "exact"
 
     def _anchor_gone(self, reading: Reading) -> None:
         """An anchor that dies takes with it what it counted after its last reading: a gap with its bound."""
@@ -175,23 +181,17 @@ class _Measuring:
             return
         for sample in reading.samples:
             meter = self.meters.get(sample.meter)
-            if meter is not None and meter.books == "exact" and sample.aspect == "usage":
+            if meter is not None and self._exact(meter.name) and sample.aspect == "usage":
                 start = self.anchor + floor_ms(sample.taken)
                 bound = max(0, self.sweep.stamp - sample.taken) * self.sweep.cores
                 group = {"anchor": reading.resource.name}
                 self.out.gaps.append(Gap(meter.name, group, start, self.out.at, "anchor_gone", bound))
 
-    def _bury(self, seen: set[str]) -> None:
-        """Forget the marks of what was not read although its parent was: its usage stays with the parent."""
-        for key in [k for k, t in self.tracks.items() if t.marks and k not in seen]:
-            parent = self.tracks[key].resource.parent
-            if key not in self.sweep.listing or (parent is not None and parent in seen):
-                self._end(key)
-
-    def _end(self, key: str, *, leave_debt: bool = True) -> None:
+    def _end(self, key: str) -> None:
+        """Forget a resource's marks; its debt is its parent's now. One without parent takes it along."""
         track = self.tracks[key]
         parent = self.tracks.get(track.resource.parent or "")
-        if parent is not None and leave_debt:
+        if parent is not None:
             for meter, debt in track.in_flight.items():
                 parent.in_flight[meter] = parent.in_flight.get(meter, 0) + debt
                 self.out.touched.add(parent.resource.key)
@@ -203,9 +203,10 @@ class _Measuring:
     def _born(self) -> dict[str, bool]:
         """Who starts at zero: new, and below nothing that only enters the configuration now."""
         born: dict[str, bool] = {}
+        entering = self.sweep.scope - self.previous.scope if self.previous is not None else frozenset()
         for reading in self.sweep.readings:
-            key, parent = reading.resource.key, reading.resource.parent
-            new = self.from_zero if self.known is None else key not in self.known
+            key, parent, anchor = reading.resource.key, reading.resource.parent, reading.resource.anchor
+            new = self.from_zero if self.known is None else key not in self.known and anchor not in entering
             if (new and parent is not None and parent in self.tracks and not self.tracks[parent].marks) or (
                 new and parent is not None and parent not in self.tracks
             ):
@@ -215,6 +216,7 @@ class _Measuring:
 
     def _read(self, track: Track, reading: Reading, *, born: bool) -> None:
         alive_until = max(sample.taken for sample in reading.samples)
+        began = min(sample.taken for sample in reading.samples) if born and reading.gone else None
         levels = _levels(track, reading)
         for sample in reading.samples:
             meter = self.meters.get(sample.meter)
@@ -226,7 +228,11 @@ class _Measuring:
                 self._count(track, reading.resource, meter, sample, levels.get(meter.name, ()), born=born)
             else:
                 until = alive_until if reading.gone else sample.taken
-                self._hold(track, reading.resource, meter, sample, until, levels.get(meter.name, ()))
+                self._hold(track, reading.resource, meter, sample, until, began, levels.get(meter.name, ()))
+
+        if len(track.marks) > len(reading.samples):  # what is no longer read baselines when it returns
+            read = {s.meter if s.aspect == "usage" else f"{s.meter}/{s.aspect}" for s in reading.samples}
+            track.marks = {name: mark for name, mark in track.marks.items() if name in read}
 
     def _count(
         self,
@@ -280,6 +286,7 @@ class _Measuring:
         meter: Meter,
         sample: Sample,
         until: int,
+        began: int | None,
         levels: tuple[tuple[str, int], ...],
     ) -> None:
         """Left-hold: the level of the last sample holds until this one (DESIGN §4)."""
@@ -291,6 +298,8 @@ class _Measuring:
                 self.inner[up] = self.inner.get(up, 0) + sample.value
         mark = track.marks.get(meter.name)
         track.marks[meter.name] = Mark(sample.identity, level, until, sample.value)
+        if mark is None and began is not None:  # born and gone since the last sweep: it held what its birth showed
+            mark = Mark(sample.identity, level, began, sample.value)
         if mark is None or until <= mark.taken:
             return
         start, end = self.anchor + floor_ms(mark.taken), self.anchor + floor_ms(until)

@@ -318,8 +318,6 @@ class Windows:
             flags.add("partial")
         metadata: dict[str, object] = {}
         if share.owner.kind == "unattributed":
-            residual = all(e.resource.anchor == e.resource.name for e in evidence)
-            metadata = {"residual": True} if residual else {"labels": dict(evidence[0].resource.labels)}
             metadata["reason"] = share.owner.rule
         record = UsageRecord(
             kind=share.owner.kind,
@@ -365,8 +363,9 @@ def union(spans: Iterable[list[int]]) -> list[list[int]]:
 
 
 def _group(resource: Resource, dimension: Dimension, owner: Owner) -> Group:
-    if owner.kind == "unattributed":
-        return (("resource", resource.name),)
+    if owner.kind == "unattributed":  # its labels decide a later owner; a residual (an anchor's own) has none
+        labels = {} if resource.name == resource.anchor else resource.labels
+        return (("resource", resource.name), *sorted(labels.items()))
     return tuple((label, resource.labels.get(label, "")) for label in dimension.group_by)
 
 

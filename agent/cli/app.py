@@ -1,25 +1,162 @@
-"""The command line: every command, its options, and nothing else."""
+"""Every command with its options. What a command finds out, and how that is told, lies in the modules it imports."""
 
+import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+from agent.cli.options import DEFAULT_CONFIG, ConfigPath, DataDir, Json, directory_of, group, ledger_of
+from agent.cli.spool import spool
+from agent.errors import ConfigError
+from agent.spool.ledger import Ledger
 
-
-@app.callback()
-def _callback() -> None:
-    """Meters what customers use, and forwards it to billing exactly once in effect."""
+app = group("Meters what customers use, and forwards it to billing exactly once in effect.")
+clock = group("The clock that usage is billed by.")
+app.add_typer(spool, name="spool")
+app.add_typer(clock, name="clock")
 
 
 @app.command()
-def quickstart(smoke: bool = typer.Option(False, help="Stop with exit code 0 after the first record.")) -> None:
-    """Meter this machine now, with embedded defaults; everything is kept in ./.run."""
-    from agent.cli.quickstart import quickstart as act
+def run(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Meter and deliver until told to stop. SIGHUP reads the configuration again."""
+    # Begin anew, by the way that `agent/__main__.py` keeps free of what this command line is made of.
+    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])]
+    os.execv(sys.executable, [*program, "run", "--config", str(config)])  # noqa: S606 - ourselves, without a shell
 
-    sys.exit(act(smoke=smoke))
+
+@app.command()
+def quickstart(
+    smoke: Annotated[bool, typer.Option("--smoke", help="End after the first record has been delivered.")] = False,
+) -> None:
+    """Meter this machine now, without a configuration file; everything is kept in ./.run."""
+    from agent.cli.quickstart import quickstart as start
+
+    raise typer.Exit(start(smoke=smoke))
 
 
-def main() -> None:
-    """The console script."""
-    app()
+@app.command()
+def once(
+    config: ConfigPath = DEFAULT_CONFIG,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Time between the two readings.")] = 2,
+    json: Json = False,
+) -> None:
+    """Read twice and show what would be billed to whom. Nothing is sent, locked or kept."""
+    from agent.cli import check, show, tables
+    from agent.cli.once import once as read
+
+    found = read(check.load(config), seconds)
+    show.json(found) if json else tables.once(found)
+
+
+@app.command()
+def check(
+    config: ConfigPath = DEFAULT_CONFIG,
+    cases: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A YAML list of {resource: {labels}, expect: customer} to try.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Name every problem of a configuration by file, line and key; with --cases, also try its rules.
+
+    Exit code 2: the configuration, or the file of cases, has problems. 1: a case failed. 0: neither.
+    """
+    from agent.cli import check as checking
+    from agent.cli import show, tables
+
+    try:
+        checked = checking.check(config, cases)
+    except ConfigError as error:
+        if not json:
+            raise
+        checked = checking.Checked(problems=tuple(error.problems))
+    show.json(checking.plain(checked)) if json else tables.checked(checked, config)
+    raise typer.Exit(checked.exit_code)
+
+
+@app.command()
+def explain(
+    what: Annotated[str, typer.Argument(metavar="[record|customer|resource]", help="What the name is of.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A record's id or number, a customer's id, or a resource's name."),
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Say why: which counters moved, which rule matched, what was sent.
+
+    From what the spool keeps and nothing else: no agent need run, and rule and cgroup may be gone.
+    """
+    from agent.cli import explain as explaining
+    from agent.cli import show, tables, telling
+
+    kinds: dict[str, Callable[[Ledger, str], explaining.Told]] = {
+        "record": explaining.record,
+        "customer": explaining.customer,
+        "resource": explaining.resource,
+    }
+    if name is not None and what not in kinds:
+        raise typer.BadParameter(
+            f"{what} is none of {', '.join(kinds)}. Write one of them before the name, or nothing."
+        )
+    with ledger_of(config, data_dir) as ledger:
+        told = explaining.guess(ledger, what) if name is None else kinds[what](ledger, name)
+    if json:
+        show.json(telling.plain(told))
+    elif isinstance(told, explaining.Customer):
+        tables.customer(told)
+    else:
+        show.lines(telling.record(told) if isinstance(told, explaining.Explained) else telling.resource(told))
+
+
+@clock.command("accept")
+def clock_accept(config: ConfigPath = DEFAULT_CONFIG, data_dir: DataDir = None) -> None:
+    """Vouch for the wall clock after it has stepped: billing time follows it at once. The agent must run."""
+    from agent.control import ask
+
+    typer.echo(ask(directory_of(config, data_dir), "clock accept"))
+
+
+@app.command()
+def meters(json: Json = False) -> None:
+    """List what can be measured: base unit, formula, and whether a parent's counter proves the sum."""
+    from agent.cli import catalogue, show, tables
+
+    show.json(catalogue.meters()) if json else tables.meters(catalogue.meters())
+
+
+@app.command()
+def sources(json: Json = False) -> None:
+    """List the kinds of sources that a configuration can name, with their keys."""
+    from agent.cli import catalogue, show, tables
+
+    show.json(catalogue.sources()) if json else tables.sections(catalogue.sources())
+
+
+@app.command()
+def sinks(json: Json = False) -> None:
+    """List the kinds of sinks that a configuration can name, with their keys."""
+    from agent.cli import catalogue, show, tables
+
+    show.json(catalogue.sinks()) if json else tables.sections(catalogue.sinks())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file."""
+    from agent.cli import show
+    from agent.config import json_schema
+
+    show.document(json_schema())
+
+
+@app.command()
+def version() -> None:
+    """Print the version of this release."""
+    from agent import __version__
+
+    typer.echo(__version__)

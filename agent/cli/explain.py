@@ -68,7 +68,8 @@ class Delta(Struct, frozen=True):
 class Explained(Struct, frozen=True):
     """A record with all that is known of it. `parts` is None where its readings are not kept (any more).
 
-    `origin` is the unattributed record that a re-attributed one was taken from; `parts` are then that record's.
+    `origin` is the unattributed record whose usage this one gives to, or takes back for, a customer; `parts` are then
+    that record's.
     """
 
     entry: Entry
@@ -83,16 +84,6 @@ class Explained(Struct, frozen=True):
         return self.origin or self.entry
 
 
-class Customer(Struct, frozen=True):
-    """What was recorded for a customer: all records that are kept, the sum by dimension, and the newest."""
-
-    customer: str
-    start: int
-    end: int
-    totals: tuple["Total", ...]
-    newest: tuple[Entry, ...]
-
-
 class Total(Struct, frozen=True):
     """A sum over records."""
 
@@ -100,6 +91,16 @@ class Total(Struct, frozen=True):
     records: int
     quantity: int
     base_unit: str
+
+
+class Customer(Struct, frozen=True):
+    """What was recorded for a customer: the sum of all records that are kept, by dimension, and the newest of them."""
+
+    customer: str
+    start: int
+    end: int
+    totals: tuple[Total, ...]
+    newest: tuple[Entry, ...]
 
 
 class OfResource(Struct, frozen=True):
@@ -110,7 +111,10 @@ class OfResource(Struct, frozen=True):
     newest: tuple[tuple[Entry, Part], ...]
 
 
-def guess(db: Ledger, name: str) -> Explained | Customer | OfResource:
+Told = Explained | Customer | OfResource
+
+
+def guess(db: Ledger, name: str) -> Told:
     """A record's id or number, else a customer of whom there are records, else a resource. Raises AgentError."""
     if name.isdecimal() or _uuid(name) is not None:
         return record(db, name)
@@ -124,17 +128,19 @@ def guess(db: Ledger, name: str) -> Explained | Customer | OfResource:
 def record(db: Ledger, name: str) -> Explained:
     """The record with this id or sequence number. Raises AgentError."""
     entry = found(db, name)
-    before = entry.record.metadata.get("reattributed_from")
-    origin = ledger.find(db, uuid.UUID(str(before))) if before is not None else None
-    first = ledger.deltas(db, entry)
-    if before is None and entry.record.kind == "unattributed" and entry.n > 0:
-        origin = first[0]  # what is taken back was measured in the first delta
-    measured = origin or entry
-    evidence = ledger.evidence(db, measured.seq)
+    same_key = ledger.deltas(db, entry)
+    evidence = ledger.evidence(db, entry.seq)
+    origin = None
+    if evidence is None:  # a re-attribution measured nothing: what it moves was measured in an earlier record
+        given = entry.record.metadata.get("reattributed_from")
+        taken = entry.record.metadata.get("reattributed_to")
+        origin = ledger.find(db, uuid.UUID(str(given))) if given else same_key[0] if taken else None
+        evidence = ledger.evidence(db, origin.seq) if origin is not None else None
+    policy = entry.record.policy
     return Explained(
         entry=entry,
-        parts=tuple(Part.of(e, measured.record.policy) for e in evidence) if evidence is not None else None,
-        deltas=tuple(Delta(d.n, d.seq, d.id, d.record.quantity, d.closed) for d in first),
+        parts=None if evidence is None else tuple(Part.of(part, policy) for part in evidence),
+        deltas=tuple(Delta(d.n, d.seq, d.id, d.record.quantity, d.closed) for d in same_key),
         deliveries=tuple(ledger.deliveries(db, entry)),
         origin=origin,
     )

@@ -1,158 +1,149 @@
-"""`metering-agent quickstart`: meter this machine now, with embedded defaults, and show the records as they come.
-
-It needs no privilege and keeps everything in ./.run. It meters the cgroup the user already lives in; as root at the
-true root of the hierarchy, a child group that it makes, with a small burner inside; where neither can be, the host.
-"""
+"""`metering-agent quickstart`: meter this machine now, and show each record as it arrives. All is kept in ./.run."""
 
 import asyncio
-import contextlib
+import json
+import logging
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from msgspec import Struct
-from rich.console import Console
+import structlog
 
 from agent import config
+from agent.cli.scene import Scene, scene
+from agent.cli.show import amount, bearer, lines, natural, seconds, span
+from agent.cli.show import group as shown
+from agent.config import Config
 from agent.daemon import KINDS, Daemon
 from agent.errors import AgentError
-from agent.record import UsageRecord
 from agent.sources.hierarchy import Layout
+from agent.spool import ledger
+from agent.spool.ledger import Ledger, Sent
 
-WINDOW, INTERVAL = "10s", "2s"
-BURNER = "import time\nwhile True:\n    t = time.perf_counter()\n    while time.perf_counter() - t < 0.02: pass\n    time.sleep(0.08)\n"
-GROUP = "metering-quickstart"
-
-console = Console(highlight=False)
-
-
-class Scene(Struct, frozen=True):
-    """What the quick start will meter: a source section, a meter, and what to say of it."""
-
-    source: str
-    meters: str
-    saying: str
+WINDOW, INTERVAL = 10, 2  # seconds
+SMOKE_SECONDS = 60  # three times what a record takes
+POLL_SECONDS = 0.25
 
 
-def _own_cgroup() -> tuple[str, Path] | None:
-    """The path of this process's group in the CPU hierarchy, and its directory; None when that is the root."""
-    layout = Layout("/")
-    hierarchy = layout.cpu("")
-    if hierarchy is None:
-        return None
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        unified = hierarchy.name == "unified" and not controllers
-        if unified or hierarchy.name in controllers.split(","):
-            return (path.strip("/"), Path(hierarchy.directory(path.strip("/"))))
-    return None
-
-
-@contextlib.contextmanager
-def scene() -> Iterator[Scene]:
-    """Choose what to meter; make and remove the group and its burner where that is ours to do."""
-    own = _own_cgroup()
-    meters = "[{meter: cpu.time, dimension: cpu_core_seconds}, {meter: memory.working_set, dimension: memory}, {meter: alive.time}]"
-    if own is not None and own[0] and own[1].is_dir():
-        source = f'{{kind: cgroups, include: ["{own[0]}"]}}'
-        yield Scene(source, meters, f"your own cgroup {own[0]}")
-        return
-    if own is not None and os.geteuid() == 0 and os.access(own[1], os.W_OK):
-        name = f"{GROUP}-{os.getpid()}"
-        group = own[1] / name
-        with contextlib.ExitStack() as stack:
-            group.mkdir()
-            stack.callback(_remove, group)
-            burner = subprocess.Popen([sys.executable, "-c", BURNER])  # noqa: S603 - our own text
-            stack.callback(burner.wait)
-            stack.callback(burner.kill)
-            (group / "cgroup.procs").write_text(str(burner.pid))
-            yield Scene(
-                f'{{kind: cgroups, include: ["{name}"]}}', meters, f"cgroup {name}, in which a small burner runs"
-            )
-        return
-    yield Scene("{kind: host}", "[{meter: host.cpu.time, customer: demo, group_by: [mode]}]", "the whole host")
-
-
-def _remove(group: Path) -> None:
-    for _ in range(50):
-        try:
-            group.rmdir()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-
-
-def embedded(what: Scene, run: Path) -> str:
-    """The embedded configuration, as YAML."""
-    match = '[{cgroup: "**"}]' if "cgroups" in what.source else "[]"
+def written(what: Scene, run: Path) -> str:
+    """The configuration, as YAML."""
     return f"""\
-agent: {{cluster: quickstart, data_dir: {run}/data, run_dir: {run}/run, window: {WINDOW}, sample_interval: {INTERVAL}}}
+# Written by `metering-agent quickstart`. A start for a configuration of your own: see config/agent.yaml.
+agent:
+  cluster: quickstart
+  data_dir: {json.dumps(str(run / "data"))}
+  run_dir: {json.dumps(str(run / "run"))}
+  window: {WINDOW}s
+  sample_interval: {INTERVAL}s
 telemetry: {{listen: "127.0.0.1:0"}}
-sources: [{what.source}]
-meters: {what.meters}
-customers: [{{id: demo, name: "You", match: {match}}}]
-sinks: [{{id: files, kind: file, path: {run}/out, role: copy}}]
-spool: {{max_bytes: 256MiB, retention: 1d, evidence_retention: 1d}}
+sources:
+  - {what.source}
+meters:
+{what.meters}
+customers:
+  - {{id: demo, name: You, match: {what.match}}}
+sinks:
+  - {{id: files, kind: file, path: {json.dumps(str(run / "out"))}, role: copy}}
+spool: {{max_bytes: 512MiB, retention: 1d, evidence_retention: 1d}}
 """
 
 
 def quickstart(*, smoke: bool) -> int:
-    """Run until interrupted, or with `smoke` until the first record has been delivered; the exit code."""
+    """Meter until interrupted, or with `smoke` until a record is delivered; the exit code. Raises AgentError."""
+    structlog.configure(  # what goes well is shown as records
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.LogfmtRenderer(key_order=["level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     run = Path(".run").resolve()
-    run.mkdir(mode=0o700, exist_ok=True)
-    with scene() as what:
-        text = embedded(what, run)
-        (run / "agent.yaml").write_text(text)
-        console.print(
-            f"Metering {what.saying} for customer [bold]demo[/]: a sweep each {INTERVAL}, a record each {WINDOW}."
-        )
-        console.print("The first record comes within 20 s. Stop with Ctrl-C.\n")
-        try:
-            return asyncio.run(_live(lambda: config.parse(text, "quickstart", KINDS, os.environ), run, smoke=smoke))
-        except AgentError as error:
-            console.print(f"[red]{error}[/]", markup=True)
-            return error.exit_code
+    try:
+        run.mkdir(mode=0o700, exist_ok=True)
+        with scene(Layout(), Path("/proc/self/cgroup").read_text()) as what:
+            text = written(what, run)
+            (run / "agent.yaml").write_text(text)
+            say(f"Metering {what.saying}, for customer demo: a reading every {INTERVAL} s, a record every {WINDOW} s.")
+            say("The first record comes within 20 s. Ctrl-C stops.", "")
+
+            def load() -> Config:  # its notices are about choices that nobody made here
+                return config.parse(text, str(run / "agent.yaml"), KINDS, os.environ).noting(())
+
+            return asyncio.run(_live(Daemon(load, build=what.build, lock_anchors=what.lock_anchors), smoke=smoke))
+    except OSError as error:
+        raise AgentError(f"{error.filename or run}: {error.strerror}. Run this in a directory of yours.") from error
+    except KeyboardInterrupt:  # before the agent listened to it
+        return 0
 
 
-async def _live(load, run: Path, *, smoke: bool) -> int:  # type: ignore[no-untyped-def]
-    daemon = Daemon(load)
+async def _live(daemon: Daemon, *, smoke: bool) -> int:
     running = asyncio.create_task(daemon.run(), name="agent")
-    showing = asyncio.create_task(_show(daemon, run, smoke=smoke), name="show")
+    showing = asyncio.create_task(_show(daemon, smoke=smoke), name="show")
     await asyncio.wait({running, showing}, return_when=asyncio.FIRST_COMPLETED)
-    if showing.done() and not showing.cancelled():
-        showing.result()
     daemon.stop()
     code = await running
     showing.cancel()
-    console.print(f"\nStopped. Records are in {run}/out, the spool is in {run}/data. Explain one with:")
-    console.print(f"  .venv/bin/metering-agent explain --config {run}/agent.yaml customer demo")
+    await asyncio.wait({showing})
+    if not showing.cancelled():
+        showing.result()
+    say("", f"Stopped. Everything is in {_near(daemon.config.agent.data_dir.parent)}; the next run goes on from there.")
     return code
 
 
-async def _show(daemon: Daemon, run: Path, *, smoke: bool) -> None:
-    """Print records as their files appear; with `smoke`, return after the first."""
-    shown = {path.name for path in (run / "out").glob("*.ndjson")}
-    while True:
-        await asyncio.sleep(0.2)
-        fresh = sorted(path for path in (run / "out").glob("records-*.ndjson") if path.name not in shown)
-        for path in fresh:
-            shown.add(path.name)
-            for line in path.read_bytes().splitlines():
-                record = UsageRecord.parse(line)
-                _print(record)
-            console.print(f"  [dim]→ {path}[/]")
-        if fresh and smoke:
-            return
+async def _show(daemon: Daemon, *, smoke: bool) -> None:
+    """Say each record as it is delivered; with `smoke`, end after the first. Raises AgentError when none comes."""
+    while daemon.address is None:  # noqa: ASYNC110 - the spool is open by then; the daemon need not know of us
+        await asyncio.sleep(POLL_SECONDS)
+    say("Metrics: http://{}:{}/metrics".format(*daemon.address), "")
+    out = daemon.config.sinks[0].path
+    with ledger.opened(daemon.config.agent.data_dir) as spool:
+        seen = ledger.last_sent(spool)
+        first = await _next(spool, seen, SMOKE_SECONDS if smoke else None)
+        _tell(spool, first, out)
+        example = ledger.between(spool, first.first, first.last)[0].id
+        explain = f"{_program()} explain --data-dir {_near(daemon.config.agent.data_dir)} {example}"
+        say("", "Why that much? In another terminal, or later:" if not smoke else "Why that much?", f"  {explain}", "")
+        while not smoke:
+            first = await _next(spool, first.id, None)
+            _tell(spool, first, out)
 
 
-def _print(record: UsageRecord) -> None:
-    who = record.customer or record.kind
-    span = f"{record.start / 1e9:.0f}"
-    console.print(
-        f"{who:14} {record.dimension:18} {record.quantity:>20,} {record.base_unit:8} {record.covered / 1e9:.3f} s from {span}"
-    )
+async def _next(spool: Ledger, after: int, patience: float | None) -> Sent:
+    """The next submission that arrived. Raises AgentError when `patience` seconds have passed."""
+    waited = 0.0
+    while not (sent := ledger.sent(spool, after)):
+        if patience is not None and waited > patience:
+            raise AgentError(f"no record came within {patience} s. Is anything said above?")
+        await asyncio.sleep(POLL_SECONDS)
+        waited += POLL_SECONDS
+    return sent[0]
+
+
+def _tell(spool: Ledger, sent: Sent, out: Path) -> None:
+    """One submission in plain words."""
+    for entry in ledger.between(spool, sent.first, sent.last):
+        r = entry.record
+        what = f"{r.dimension} {shown(r.group)}".strip()
+        say(
+            f"{bearer(r)}  {what}  {natural(r.quantity, r.base_unit)}  = {amount(r.quantity, r.base_unit)}",
+            f"      {span(r.start, r.end)}, observed for {seconds(r.covered)}",
+        )
+    say(f"      in {_near(out / sent.name)}")
+
+
+def say(*text: str) -> None:
+    """Print lines at once, also into a pipe."""
+    lines(text)
+    sys.stdout.flush()
+
+
+def _near(path: Path) -> str:
+    """A path as seen from here, where that is shorter."""
+    return min(os.path.relpath(path), str(path), key=len)
+
+
+def _program() -> str:
+    """How this program was called."""
+    called = Path(sys.argv[0])
+    return _near(called) if called.name == "metering-agent" else f"{_near(Path(sys.executable))} -m agent"

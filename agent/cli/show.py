@@ -1,8 +1,7 @@
 """How things look: quantities in the units that people think in, tables, and one JSON document for programs."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -69,46 +68,52 @@ def clean(text: str) -> str:
 def lines(text: Iterable[str]) -> None:
     """Print lines."""
     for line in text:
-        print(clean(line))
+        sys.stdout.write(clean(line) + "\n")
 
 
-def table(columns: Mapping[str, Literal["left", "right"]], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: in a terminal with rules and folded to its width, elsewhere as aligned text, never cut."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> None:
+    """Print a table: in a terminal with a rule and folded to its width, elsewhere as aligned text that is never cut.
+
+    `right`: the columns, by number, that stand flush right.
+    """
     if not rows:
         return
     cleaned = [[clean(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _rich(columns, cleaned)
+        _draw(columns, cleaned, right)
     else:
-        for line in _plain(columns, cleaned):
-            print(line)
+        lines(_aligned(columns, cleaned, right))
 
 
-def _plain(columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
-    sides = [str.rjust if side == "right" else str.ljust for side in columns.values()]
-    for row in (list(columns), *rows):
-        yield "  ".join(put(cell, width) for put, cell, width in zip(sides, row, widths, strict=True)).rstrip()
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        yield "  ".join(cells).rstrip()
 
 
-def _rich(columns: Mapping[str, Literal["left", "right"]], rows: Sequence[Sequence[str]]) -> None:
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD)
-    for name, side in columns.items():
-        drawn.add_column(name, justify=side, overflow="fold")
+    for number, name in enumerate(columns):
+        drawn.add_column(name, justify="right" if number in right else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*map(Text, row))  # Text: a rule such as customers[acme].match[0] is no markup
+        drawn.add_row(*map(Text, row))  # as text: a rule such as customers[acme].match[0] is no markup
     Console(highlight=False).print(drawn)
 
 
 def json(value: object) -> None:
-    """Print one JSON document. Quantities are decimal text and times RFC 3339, as in records."""
-    text = msgspec.json.format(msgspec.json.encode(_exact(msgspec.to_builtins(value))), indent=2)
-    print(text.decode())
+    """Print one JSON document of our own values. Quantities are decimal text and times RFC 3339, as in records."""
+    document(_exact(msgspec.to_builtins(value)))
+
+
+def document(value: object) -> None:
+    """Print plain values as one JSON document."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
 def _exact(value: object, key: str = "") -> object:

@@ -169,7 +169,7 @@ class CgroupSource:
             readings += [Reading(group.resource, self._last_samples(group), gone=True) for group in self._gone]
             listing -= {group.node.key for group in self._gone}
         self._raise_trouble()
-        sweep = Sweep(self.id, self._boot, stamp, readings, listing, os.cpu_count() or 1)
+        sweep = Sweep(self.id, self._boot, stamp, readings, listing, os.cpu_count() or 1, scope=self._anchors)
         self._gone = []
         return sweep
 

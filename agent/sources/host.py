@@ -199,8 +199,10 @@ class HostSource:
     ) -> Reading:
         """One device's reading; the same Resource object as long as it is the same device."""
         full = f"{kind}/{name.removeprefix('/')}" if name else kind
-        key = f"{self.id}/{self._boot[:8]}/{full}#{incarnation}"
-        resource = self._resources.get(key) or Resource(key, full, labels=labels)
+        key = f"{self.id}/{self._boot[:8]}/{kind}#{incarnation}"  # a rename changes the name, not the counter
+        resource = self._resources.get(key)
+        if resource is None or resource.name != full:
+            resource = Resource(key, full, labels=labels)
         identity = f"{self._boot}/{kind}/{incarnation}"
         samples = (Sample(meter, identity, v, taken) for meter, v in values.items() if meter in self._wanted)
         return Reading(resource, tuple(samples))

@@ -33,7 +33,7 @@ class Node:
     def __init__(self, parent: "Node | None", path: str, hierarchy: Hierarchy, inode: int, prefix: str) -> None:
         self.parent, self.path, self.hierarchy, self.inode = parent, path, hierarchy, inode
         self.name = printable(path)
-        self.key = f"{prefix}/{self.name}#{inode}"
+        self.key = f"{prefix}/{hierarchy.name}#{inode}"  # a rename changes the name, not the counter
         self.children: dict[str, Node] = {}
         self.renamed = self.lost = False
         self.wd: int | None = None  # the watch on the directory

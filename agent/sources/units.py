@@ -13,12 +13,17 @@ from msgspec import Struct
 from agent.model import NS_PER_S
 
 SEARCH = (
+    "etc/systemd/system.control",
+    "run/systemd/system.control",
+    "run/systemd/transient",
+    "run/systemd/generator.early",
     "etc/systemd/system",
     "run/systemd/system",
-    "run/systemd/transient",
+    "run/systemd/generator",
     "usr/local/lib/systemd/system",
     "usr/lib/systemd/system",
     "lib/systemd/system",
+    "run/systemd/generator.late",
 )
 CHECK_EVERY = 60 * NS_PER_S  # how long the files of one unit are taken as unchanged
 KEEP = 10 * CHECK_EVERY  # how long a unit that nobody asks about is remembered

@@ -39,28 +39,37 @@ def foreign(kept: dict[str, str], here: dict[str, str]) -> str | None:
     return None
 
 
-class Witness:
-    """The number of the last commit, kept outside the file: beside it and in the run directory."""
+ENDED = 1 << 62  # the witness of an epoch that another has followed
 
-    def __init__(self, paths: list[Path]) -> None:
+
+class Witness:
+    """The number of an epoch's last commit, kept outside the spool: beside it, and in the run directory.
+
+    The run directory is shared by all agents of a kernel, so the files there are named by epoch: a copy of a spool
+    that is used twice is found out too.
+    """
+
+    def __init__(self, directory: Path, run_dir: Path, epoch: str) -> None:
+        self._epoch = epoch
+        paths = [directory / "witness", run_dir / f"witness-{epoch[:12]}"]
         self._files = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for path in paths]
 
-    def newer_than(self, epoch: str, commit: int) -> str | None:
+    def newer_than(self, commit: int) -> str | None:
         """Why the spool is older than something this machine has seen, or None. An unreadable witness says nothing."""
         for fd in self._files:
             try:
-                seen_epoch, seen = json.loads(os.pread(fd, 200, 0).strip() or b"null")
+                epoch, seen = json.loads(os.pread(fd, 200, 0).strip() or b"null")
             except (ValueError, TypeError):
                 continue
-            if seen_epoch != epoch:
-                return f"restored spool: its epoch is {epoch}, but {seen_epoch} has run here since"
+            if epoch != self._epoch or seen == ENDED:
+                return f"restored spool: a later epoch than its {self._epoch} has run here"
             if seen > commit:
                 return f"restored spool: it ends at commit {commit}, but commit {seen} was made here"
         return None
 
-    def write(self, epoch: str, commit: int) -> None:
+    def write(self, commit: int) -> None:
         """Note a commit that is durable. Not synced: a stale witness only says less."""
-        line = json.dumps([epoch, commit]).encode().ljust(64) + b"\n"
+        line = json.dumps([self._epoch, commit]).encode().ljust(80) + b"\n"
         for fd in self._files:
             os.pwrite(fd, line, 0)
 

@@ -45,6 +45,7 @@ class Delivery(Struct, frozen=True):
     state: State
     name: str | None = None
     at: int | None = None
+    why: str | None = None  # of held
 
 
 @contextmanager
@@ -107,6 +108,8 @@ def entries(
 
 def entry(db: Ledger, seq: int) -> Entry | None:
     """The record with this sequence number."""
+    if seq >> 63:
+        return None  # more than SQLite can hold
     return next(_entries(db.execute(f"{_COLUMNS} WHERE seq=?", (seq,))), None)
 
 
@@ -164,8 +167,8 @@ def deliveries(db: Ledger, of: Entry) -> list[Delivery]:
 def _delivery(db: Ledger, of: Entry, sink: str, kind: str, role: str, position: int) -> Delivery:
     if role == "billing" and of.record.kind not in BILLED:
         return Delivery(sink, kind, role, "not for it")
-    if db.execute("SELECT 1 FROM held WHERE ? BETWEEN first AND last", (of.seq,)).get:
-        return Delivery(sink, kind, role, "held")
+    for (why,) in db.execute("SELECT reason FROM held WHERE ? BETWEEN first AND last", (of.seq,)):
+        return Delivery(sink, kind, role, "held", why=why)
     query = "SELECT name, delivered FROM submission WHERE sink=? AND ? BETWEEN first AND last ORDER BY id DESC"
     for name, delivered in db.execute(query, (sink, of.seq)):
         return Delivery(sink, kind, role, "leaving" if delivered is None else "sent", name, delivered)
@@ -191,11 +194,6 @@ def sent(db: Ledger, after: int) -> list[Sent]:
 def last_sent(db: Ledger) -> int:
     """The id of the newest submission; 0 if there is none."""
     return int(db.execute("SELECT coalesce(max(id), 0) FROM submission").get or 0)
-
-
-def held(db: Ledger) -> list[tuple[int, int, str, int]]:
-    """Ranges of records that wait for a person: (first, last, reason, since when)."""
-    return list(db.execute("SELECT first, last, reason, at FROM held ORDER BY first"))
 
 
 def _entries(rows: Iterable[Sequence[object]]) -> Iterator[Entry]:

@@ -4,17 +4,18 @@ import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import apsw
 import msgspec
+from msgspec import structs
 
 from agent.books import Commit, Row, Snapshot
 from agent.errors import CannotStartError, SpoolError, SpoolFullError
 from agent.record import UsageRecord
 from agent.spool import schema
-from agent.spool.identity import Identity, Witness, foreign, private_directory, sync_directory
+from agent.spool.identity import ENDED, Identity, Witness, foreign, private_directory, sync_directory
 from agent.spool.lock import Lock
 from agent.spool.retention import digest_days, expire
 from agent.usage import Cursor
@@ -28,11 +29,11 @@ class Spool:
     """The writer's side. All methods but `open` belong to one thread."""
 
     def __init__(
-        self, db: apsw.Connection, directory: Path, identity: Identity, witness: Witness, lock: Lock, reserve: int
+        self, db: apsw.Connection, directory: Path, run_dir: Path, identity: Identity, lock: Lock, reserve: int
     ) -> None:
         self.db, self.directory, self.identity = db, directory, identity
         self.restored: str | None = None  # why this opening began a new epoch over an old file
-        self._witness, self._lock, self._reserve = witness, lock, reserve
+        self._witness, self._lock, self._reserve = Witness(directory, run_dir, identity.epoch), lock, reserve
         self._commit = int(self.meta("commit") or b"0")
         self.appended = 0  # bytes of records and evidence written by this process
         self._maintained = 0
@@ -50,45 +51,51 @@ class Spool:
         now: int,
         max_bytes: int = 4 << 30,
         reserve: int = 16 << 20,
+        once_locked: Callable[[], None] = lambda: None,
     ) -> "Spool":
         """Open or create the spool; begin a new epoch where the file is new, foreign or restored.
 
-        Raises CannotStartError (another agent, permission, unusable disk). A file that is not a sound database is set
-        aside, never deleted, and a new epoch begins.
+        `once_locked` runs when the directory is ours and before the file is judged. Raises CannotStartError (another
+        agent, permission, unusable disk). A file that is not a sound database is set aside, never deleted, and a new
+        epoch begins.
         """
         private_directory(directory, "agent.data_dir")
         private_directory(run_dir, "agent.run_dir")
         lock = Lock(directory / "lock", f"agent.data_dir {directory}", "Stop it, or give this one its own data_dir.")
-        path = directory / FILE
-        aside = None
         try:
-            db, aside = _connect(path, max_bytes, now)
+            once_locked()
+            db, reason = _connect(directory / FILE, max_bytes, now)
         except (apsw.Error, SpoolError, OSError) as e:
             lock.close()
-            raise CannotStartError(
-                f"agent.data_dir: {path} cannot be opened: {e}. Check the disk and permissions."
-            ) from e
-        witness = Witness([directory / "witness", run_dir / "witness"])
+            message = f"agent.data_dir: {directory / FILE} cannot be opened: {e}. Check the disk and permissions."
+            raise CannotStartError(message) from e
+        except CannotStartError:
+            lock.close()
+            raise
         kept = db.execute("SELECT value FROM meta WHERE name='identity'").get
-        reason = aside
-        if kept is not None:
-            identity = msgspec.json.decode(kept, type=Identity)
+        identity = None if kept is None else msgspec.json.decode(kept, type=Identity)
+        if identity is not None:
             commit = int(db.execute("SELECT value FROM meta WHERE name='commit'").get or 0)
-            reason = foreign(identity.fingerprint, dict(fingerprint)) or witness.newer_than(identity.epoch, commit)
-        if kept is None or reason is not None:
-            identity = Identity(secrets.token_hex(16), dict(fingerprint))
-            _begin_epoch(db, identity, reason, now)
-        spool = cls(db, directory, identity, witness, lock, reserve)
+            witness = Witness(directory, run_dir, identity.epoch)
+            reason = foreign(identity.fingerprint, dict(fingerprint)) or witness.newer_than(commit)
+            if reason is not None:
+                witness.write(ENDED)
+            witness.close()
+        if identity is None or reason is not None:
+            identity = _begin_epoch(db, fingerprint, reason, now)
+        spool = cls(db, directory, run_dir, identity, lock, reserve)
         spool.restored = reason
         spool.refill_reserve()
         return spool
 
     def new_epoch(self, reason: str, now: int) -> None:
-        """Start a new epoch by a person's will (a restored spool): baseline anew, hold the old backlog."""
-        self.identity = Identity(secrets.token_hex(16), self.identity.fingerprint)
-        _begin_epoch(self.db, self.identity, reason, now)
-        self.__init__(self.db, self.directory, self.identity, self._witness, self._lock, self._reserve)  # type: ignore[misc]
-        self._witness.write(self.identity.epoch, self._commit)
+        """Start a new epoch by a person's will (a restored spool): baseline anew, hold the old backlog.
+
+        The spool must be opened again to be used.
+        """
+        self._witness.write(ENDED)
+        _begin_epoch(self.db, self.identity.fingerprint, reason, now)
+        self.close()
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -195,7 +202,7 @@ class Spool:
             if commit.source is not None and commit.cursor is not None:
                 self._listings[commit.source] = commit.cursor.listing
         self._meta_written.update(values)
-        self._witness.write(self.identity.epoch, number)
+        self._witness.write(number)
         return seqs
 
     def _put(self, name: str, value: bytes) -> None:
@@ -218,7 +225,7 @@ class Spool:
             gone, come = before - cursor.listing, cursor.listing - before
             self.db.executemany("DELETE FROM listing WHERE source=? AND key=?", [(source, key) for key in gone])
             self.db.executemany("INSERT OR IGNORE INTO listing VALUES(?,?)", [(source, key) for key in come])
-        body = msgspec.json.encode(Cursor(cursor.boot, cursor.stamp, cursor.at, frozenset(), cursor.basis))
+        body = msgspec.json.encode(structs.replace(cursor, listing=frozenset()))
         self.db.execute("INSERT OR REPLACE INTO cursor VALUES(?,?)", (source, body))
 
     def _write_record(self, closed: Closed, now: int, *, evidence: bool) -> int:
@@ -341,8 +348,9 @@ def _connect(path: Path, max_bytes: int, now: int) -> tuple[apsw.Connection, str
     return db, reason
 
 
-def _begin_epoch(db: apsw.Connection, identity: Identity, reason: str | None, now: int) -> None:
+def _begin_epoch(db: apsw.Connection, fingerprint: Mapping[str, str], reason: str | None, now: int) -> Identity:
     """A fresh start in the same file: no cursor, mark or open window survives; the old backlog waits for a person."""
+    identity = Identity(secrets.token_hex(16), dict(fingerprint))
     cursors = [msgspec.json.decode(body, type=Cursor) for (body,) in db.execute("SELECT body FROM cursor")]
     booked = max((cursor.at for cursor in cursors), default=None)
     with db:
@@ -358,6 +366,7 @@ def _begin_epoch(db: apsw.Connection, identity: Identity, reason: str | None, no
         db.execute("INSERT OR REPLACE INTO meta VALUES('identity',?)", (msgspec.json.encode(identity),))
         if reason is not None:
             db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,?,?,?)", (now, "agent", "new epoch", reason))
+    return identity
 
 
 def _translate(error: apsw.Error) -> SpoolError:

@@ -48,7 +48,15 @@ def swept(
 ) -> Sweep:
     """A sweep whose listing holds what was read and lives, and `others`."""
     listing = frozenset({r.resource.key for r in readings if not r.gone} | set(others))
-    return Sweep(source, boot, stamp, list(readings), listing, CORES, "cgroup", falls)  # type: ignore[arg-type]
+    return Sweep(
+        source=source,
+        boot=boot,
+        stamp=stamp,
+        readings=list(readings),
+        listing=listing,
+        cores=CORES,
+        falls=falls,  # type: ignore[arg-type]
+    )
 
 
 class Measuring:

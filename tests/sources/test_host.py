@@ -117,7 +117,7 @@ def test_network_is_that_of_pid_1_on_physical_interfaces(host: Host) -> None:
     assert read(sweep, "host.network.receive_bytes", "interface") == {"eth0": 100}
     assert read(sweep, "host.network.transmit_bytes", "interface") == {"eth0": 200}
     (reading,) = [r for r in sweep.readings if "interface" in r.resource.labels]
-    assert (reading.resource.key, reading.samples[0].identity) == ("host/5f0c2a11/nic/eth0#4", f"{BOOT}/nic/4")
+    assert (reading.resource.key, reading.samples[0].identity) == ("host/5f0c2a11/nic#4", f"{BOOT}/nic/4")
 
 
 def test_where_no_interface_is_physical_all_but_lo_count(host: Host) -> None:
@@ -139,7 +139,7 @@ def test_a_disk_without_diskseq_is_known_by_its_numbers(host: Host) -> None:
     """Before Linux 5.15."""
     (host.root / "sys/block/sda/diskseq").unlink()
     (reading,) = [r for r in host.source().sweep().readings if "disk" in r.resource.labels]
-    assert reading.resource.key.endswith("disk/sda#8:0")
+    assert reading.resource.key.endswith("disk#8:0")
 
 
 def test_where_no_disk_is_physical_stacked_ones_still_do_not_count(host: Host) -> None:
@@ -180,7 +180,7 @@ def test_the_same_device_is_the_same_object(host: Host) -> None:
     assert one.listing is two.listing
     assert all(a.resource is b.resource for a, b in zip(one.readings, two.readings, strict=True))
     host.write("sys/block/sda/diskseq", "8\n")
-    assert source.sweep().listing - two.listing == {"host/5f0c2a11/disk/sda#8"}
+    assert source.sweep().listing - two.listing == {"host/5f0c2a11/disk#8"}
 
 
 def test_what_is_missing_has_no_samples(host: Host) -> None:

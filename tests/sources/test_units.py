@@ -56,10 +56,10 @@ def test_the_first_fragment_of_the_search_path_counts(disk: Disk) -> None:
     """What the administrator wrote hides what the package brought."""
     disk.write("usr/lib/systemd/system/web.service", "[Unit]\nX-Customer=vendor\nX-Other=1\n")
     assert disk.properties("web.service")["X-Customer"] == "vendor"
-    disk.write("run/systemd/transient/web.service", "[Unit]\nX-Customer=transient\n")
-    assert disk.properties("web.service") == {"X-Customer": "transient"}
     disk.write("etc/systemd/system/web.service", "[Unit]\nX-Customer=admin\n")
     assert disk.properties("web.service") == {"X-Customer": "admin"}
+    disk.write("run/systemd/transient/web.service", "[Unit]\nX-Customer=transient\n")
+    assert disk.properties("web.service") == {"X-Customer": "transient"}
 
 
 def test_drop_ins_apply_by_file_name_and_the_last_assignment_wins(disk: Disk) -> None:

@@ -1,0 +1,70 @@
+"""`metering-agent check`: whether a configuration is sound, and whether its rules name whom their author expects."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from agent import clock, config
+from agent.attribution import Attribution, Rules, revise
+from agent.config import Config
+from agent.config.cases import Case, load_cases
+from agent.daemon import KINDS
+from agent.model import Resource
+
+
+class Verdict(Struct, frozen=True):
+    """One case of attribution: a resource with these labels, on line `line` of the file of cases."""
+
+    line: int
+    labels: dict[str, str]
+    expected: str
+    got: str
+    rule: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the resource went to whom it was expected to go."""
+        return self.got == self.expected
+
+
+def load(path: Path) -> Config:
+    """The configuration in a file. Raises ConfigError with every problem."""
+    return config.load(path, KINDS, os.environ)
+
+
+class Checked(Struct, frozen=True):
+    """What `check` found. With `problems` nothing else is known."""
+
+    problems: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """2 bad configuration, 1 a case failed, 0 neither."""
+        return 2 if self.problems else 0 if all(verdict.passed for verdict in self.verdicts) else 1
+
+
+def check(path: Path, cases: Path | None) -> Checked:
+    """A configuration, and cases tried by its rules as they act now. Raises ConfigError with every problem."""
+    cfg = load(path)
+    tried = verdicts(cfg.rules(), load_cases(cases), clock.now()[0]) if cases is not None else ()
+    return Checked(notices=cfg.notices, verdicts=tried)
+
+
+def verdicts(rules: Rules, cases: Sequence[Case], now: int) -> tuple[Verdict, ...]:
+    """Each case by `rules` as they act at `now`, ns since the epoch."""
+    attribution = Attribution(revise((), rules, now), rules)
+    found = []
+    for case in cases:
+        owner = attribution.owner([Resource(key="", name="", labels=case.labels)], attribution.era(now))
+        found.append(Verdict(case.line, dict(case.labels), case.expect, owner.customer or owner.kind, owner.rule))
+    return tuple(found)
+
+
+def plain(checked: Checked) -> dict[str, object]:
+    """The same for programs."""
+    cases = [{"passed": verdict.passed, **structs.asdict(verdict)} for verdict in checked.verdicts]
+    return {"sound": not checked.problems, "problems": checked.problems, "notices": checked.notices, "cases": cases}

@@ -1,0 +1,95 @@
+"""What the commands found, as tables and lines for people."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from agent.cli.catalogue import Metered, Section
+from agent.cli.check import Checked
+from agent.cli.explain import Customer
+from agent.cli.once import Once
+from agent.cli.show import amount, bearer, lines, natural, seconds, span, table
+from agent.cli.show import group as shown
+from agent.cli.telling import head
+from agent.spool.ledger import Entry
+
+
+def entries(found: Sequence[Entry]) -> None:
+    """Records, one a line."""
+    rows = [
+        [
+            str(entry.seq),
+            span(entry.record.start, entry.record.end),
+            bearer(entry.record),
+            entry.record.dimension,
+            shown(entry.record.group),
+            natural(entry.record.quantity, entry.record.base_unit),
+            entry.id if entry.sound else f"{entry.id} (damaged)",
+        ]
+        for entry in found
+    ]
+    table(("number", "window", "for", "dimension", "group", "quantity", "id"), rows, right=(0, 5))
+    lines([] if found else ["No such record."])
+
+
+def customer(told: Customer) -> None:
+    """A customer's totals, and the newest records."""
+    lines([head(told), ""])
+    rows = [
+        [t.dimension, str(t.records), natural(t.quantity, t.base_unit), amount(t.quantity, t.base_unit)]
+        for t in told.totals
+    ]
+    table(("dimension", "records", "in all", "exactly"), rows, right=(1, 2, 3))
+    lines(["", f"The newest {len(told.newest)}:"])
+    entries(told.newest)
+
+
+def once(found: Once) -> None:
+    """What two readings came to."""
+    lines([f"Two readings, {seconds(found.apart)} apart. Nothing was sent.", ""])
+    rows = [
+        [
+            used.bearer,
+            used.dimension,
+            used.resource,
+            natural(used.quantity, used.base_unit),
+            amount(used.quantity, used.base_unit),
+            used.rule,
+        ]
+        for used in found.usage
+    ]
+    table(("customer", "dimension", "resource", "quantity", "exactly", "rule"), rows, right=(3, 4))
+    lines([] if rows else ["Nothing was used between them. Try more --seconds."])
+    lines(
+        f"Books of {b.anchor}, {b.meter}: moved {b.moved:,} = booked {b.booked:,} + in flight {b.in_flight:,}"
+        for b in found.books
+    )
+    lines(f"Not measured: {gap}" for gap in found.gaps)
+
+
+def checked(found: Checked, path: Path) -> None:
+    """A sound configuration: notices, and the cases that were tried."""
+    lines(f"notice: {notice}" for notice in found.notices)
+    rows = [
+        ["pass" if v.passed else "FAIL", f"line {v.line}", shown(v.labels), v.expected, v.got, v.rule]
+        for v in found.verdicts
+    ]
+    table(("", "case", "resource", "expected", "got", "by"), rows)
+    passed = sum(v.passed for v in found.verdicts)
+    lines([f"{path}: sound." + (f" {passed} of {len(rows)} cases pass." if rows else "")])
+
+
+def meters(known: Iterable[Metered]) -> None:
+    """The catalogue of meters, their notes below it."""
+    known = tuple(known)
+    rows = [[m.name, m.unit, m.kind, m.books, m.source, m.formula] for m in known]
+    table(("meter", "base unit", "kind", "books", "source", "formula"), rows)
+    for note in dict.fromkeys(m.note for m in known if m.note):
+        lines(["", f"{', '.join(m.name for m in known if m.note == note)}: {note}"])
+
+
+def sections(known: Iterable[Section]) -> None:
+    """Kinds of sources or sinks with their keys."""
+    for section in known:
+        lines([f"{section.kind}: {section.meaning}"])
+        table(("key", "meaning"), [[f"  {key.name}", " ".join(key.meaning.split())] for key in section.keys])
+        lines([""])

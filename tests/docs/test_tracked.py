@@ -1,0 +1,53 @@
+"""What is in the repository belongs there: links lead somewhere, and nothing of the machine it was made on is left."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, tracked
+
+FILES = [path for path in tracked() if b"\0" not in path.read_bytes()]
+PAGES = [path for path in FILES if path.suffix == ".md"]
+HOSTS = {  # every host that a URL in this repository names
+    "127.0.0.1",
+    "keepachangelog.com",
+    "semver.org",
+    "www.apache.org",
+}
+# Names of package registries with what stands for the rest; none may be written down: pip knows where to look.
+REGISTRY = re.compile(r"\b(?:pypi|pythonhosted|artifactory|nexus|devpi|jfrog|registry)[\w.-]*\.[a-z]{2,}\b(?!\()")
+# A working directory or a home that only its owner has.
+MACHINE = re.compile(r"(?<![\w}])/(?:work|root|Users)/\w")
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in a link."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_inside_the_repository_leads_somewhere(path: Path) -> None:
+    """To a file that is there, and to a heading that it has."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, heading = target.partition("#")
+        there = (path.parent / name).resolve() if name else path
+        assert there.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            assert heading in map(anchor, headings), target
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_names_no_registry_no_unknown_host_and_no_place_of_one_machine(path: Path) -> None:
+    """A clone works anywhere, and tells nobody where it came from."""
+    text = path.read_text(errors="replace")
+    assert {host for host in re.findall(r"https?://([\w.-]+)", text) if not _example(host)} <= HOSTS
+    assert REGISTRY.findall(text) == []
+    assert MACHINE.findall(text) == []
+
+
+def _example(host: str) -> bool:
+    return host.split(".")[-1] in ("example", "invalid", "localhost", "test") or host.endswith("example.com")
