@@ -56,16 +56,16 @@ class Owner(Struct, frozen=True, array_like=True):
 NOBODY = Owner("unattributed", None, "no rule matched")
 
 
-def revise(versions: Sequence[Version], rules: Rules, now: int) -> tuple[Version, ...]:
+def revise(versions: Sequence[Version] | None, rules: Rules, now: int) -> tuple[Version, ...]:
     """The history after loading `rules` at `now`.
 
-    A customer without `from`, or with a past one, acts from `now`; `reattribute` reaches back to its `from`. In an
-    empty history nothing was decided before, so that everything acts from the beginning.
+    A customer without `from`, or with a past one, acts from `now`; `reattribute` reaches back to its `from`. Where
+    there is no history (None) nothing was decided before, so that everything acts from the beginning.
     """
     configured = {c.id: c for c in rules.customers}
     kept: list[Version] = []
     current: set[str] = set()
-    for version in versions:
+    for version in versions or ():
         wanted = configured.get(version.customer.id)
         if version.acts_until <= now and version.acts_until != version.customer.until:
             kept.append(version)
@@ -74,7 +74,7 @@ def revise(versions: Sequence[Version], rules: Rules, now: int) -> tuple[Version
             current.add(wanted.id)
         elif version.acts_from < now:
             kept.append(structs.replace(version, acts_until=min(now, version.acts_until)))
-    first = BEGINNING if not versions else now
+    first = BEGINNING if versions is None else now
     for customer in rules.customers:
         if customer.id not in current:
             since = BEGINNING if customer.since is None else customer.since

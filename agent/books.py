@@ -179,9 +179,13 @@ class Books:
         return self._close(lambda meter: passed.get(meter, 0)) if passed else ([], set())
 
     def _close(self, mark_of: Callable[[str], int]) -> tuple[list[Closed], set[str]]:
-        resources = {k: t.resource for tracks in self.tracks.values() for k, t in tracks.items()}
         origin = {k: source for source, tracks in self.tracks.items() for k in tracks}
-        return self.windows.close(mark_of, resources, lambda key: self.cursors[origin[key]].basis, self.source)
+        return self.windows.close(
+            mark_of,
+            lambda key: self._lineage(key, self.tracks[origin[key]]),
+            lambda key: self.cursors[origin[key]].basis,
+            self.source,
+        )
 
     def _commit(self, closed: list[Closed], touched: set[str]) -> Commit:
         rows: dict[str, Row | None] = {}
@@ -197,6 +201,15 @@ class Books:
                     rows[key] = Row(source, track, list((shares or {}).values()), list((cells or {}).values()))
         return Commit(None, None, rows, closed, self.windows.segments.starts, dict(self.closed), [], {}, [], [])
 
+    def _lineage(self, key: str, tracks: Mapping[str, Track]) -> list[Resource]:
+        """A resource and what it lies in, inside out."""
+        lineage: list[Resource] = []
+        at: str | None = key
+        while at is not None and at in tracks:
+            lineage.append(tracks[at].resource)
+            at = tracks[at].resource.parent
+        return lineage
+
     def _former(self, sweep: Sweep, tracks: Mapping[str, Track]) -> dict[str, Resource]:
         """The resources whose labels this sweep found changed, as they were: the span belongs to the old owner."""
         former: dict[str, Resource] = {}
@@ -211,12 +224,9 @@ class Books:
     def _judge(
         self, key: str, tracks: Mapping[str, Track], basis: str, former: Mapping[str, Resource] | None = None
     ) -> "_Judge":
-        lineage: list[Resource] = []
-        at: str | None = key
-        while at is not None and at in tracks:
-            resource = tracks[at].resource
-            lineage.append(former.get(at, resource) if former else resource)
-            at = resource.parent
+        lineage = self._lineage(key, tracks)
+        if former:
+            lineage = [former.get(resource.key, resource) for resource in lineage]
         return _Judge(key, lineage, basis, self.attribution, {} if former else self._owners.setdefault(key, {}))
 
     def gap_record(self, gap: Gap, dimension: Dimension, basis: str) -> UsageRecord:

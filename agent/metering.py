@@ -94,12 +94,12 @@ class Metering:
         _, boottime = self._now()
         now = self.clock.at(boottime)
         self.clock.accept_after = plan.accept_after
-        history = msgspec.json.decode(self.spool.meta("versions") or b"[]", type=tuple[Version, ...])
+        history = msgspec.json.decode(self.spool.meta("versions") or b"null", type=tuple[Version, ...] | None)
         written = self.spool.meta("plan")
         old = msgspec.json.decode(written, type=Kept) if written else Kept(plan.dimensions, plan.window)
         versions = revise(history, plan.rules, now)
         if old != Kept(plan.dimensions, plan.window):
-            before = self._books(plan, old.dimensions, old.window, Attribution(history, plan.rules))
+            before = self._books(plan, old.dimensions, old.window, Attribution(history or (), plan.rules))
             meters = _changed(old, plan)
             self.spool.commit(before.cut(meters, anchor=self.clock.state.anchor, window=plan.window), now=now)
         self.plan = plan
@@ -111,9 +111,8 @@ class Metering:
         }
         self.spool.commit(None, now=now, meta=meta | self._clock_meta())
         self.rebuild()
-        if versions != history:
-            self._checked = 0
-            self._reattribute(now)
+        self._checked = 0
+        self._reattribute(now)
 
     def rebuild(self) -> None:
         """Go on from what the spool last committed."""
@@ -168,7 +167,7 @@ class Metering:
             raise
         self._unbooked.pop(source.id, None)
         self._gap = b""
-        if any(v.customer.reattribute for v in self._attribution.versions) and commit.closed:
+        if commit.closed:
             self._reattribute(now)
         conflicts, self._attribution.conflicts = self._attribution.conflicts, {}
         return Swept(source.id, time.perf_counter() - began, sweep.stamp, commit, verdict, offset, conflicts)
@@ -217,6 +216,8 @@ class Metering:
 
     def _reattribute(self, now: int) -> None:
         """Offer held unattributed usage to the rules in force."""
+        if not any(v.customer.reattribute for v in self._attribution.versions):
+            return
         dimensions = {d.name: d for d in self.plan.dimensions}
         pairs: list[Closed] = []
         for seq, record_id, net, record in self.spool.unattributed(now - self.plan.hold, self._checked):

@@ -4,6 +4,7 @@ A pair per owner, in one transaction: −q unattributed and +q customer, same wi
 and is final.
 """
 
+import msgspec
 from msgspec import structs
 
 from agent.attribution import Attribution
@@ -22,11 +23,12 @@ def reattribute(
     labels = {label: value for label, value in record.group.items() if label != "resource"}
     if not labels or net <= 0:
         return []
-    resource = Resource(key="", name=record.group["resource"], labels=labels)
+    within = msgspec.convert(record.metadata.get("within", []), type=list[dict[str, str]])
+    lineage = [Resource(key="", name="", labels=of) for of in (labels, *within)]
     edges = attribution.edges_within(record.start, record.end)
     pairs: list[UsageRecord] = []
     for start, _, part in split(net, record.start, record.end, edges):
-        owner = attribution.owner([resource], attribution.era(start))
+        owner = attribution.owner(lineage, attribution.era(start))
         if owner.customer is None or not part:
             continue
         group = {label: labels.get(label, "") for label in dimension.group_by}

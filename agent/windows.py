@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from agent.attribution import Attribution, Owner
-from agent.model import NS_PER_MS, Dimension, Meter, Resource, Usage
+from agent.model import NS_PER_MS, NS_PER_S, Dimension, Meter, Resource, Usage
 from agent.record import UsageRecord
 from agent.usage import split
+
+REACH = 3_600 * NS_PER_S  # the longest window: usage before it, after a clock step, is no longer clipped to its segment
 
 Group = tuple[tuple[str, str], ...]
 OwnerOf = Callable[[Dimension, int], Owner]  # by dimension and era
@@ -87,7 +89,9 @@ class Segments:
         """Cut: windows of `meter` end at `at`, and what follows starts there."""
         starts = self.starts.setdefault(meter, [])
         if (at, window) not in starts:
-            self.starts[meter] = sorted([s for s in starts if s[0] != at] + [(at, window)])
+            old = sorted(s for s in starts if s[0] != at)
+            reached = bisect_right(old, (at - REACH, 0)) - 1  # the segment that holds the oldest time still in use
+            self.starts[meter] = sorted([*old[max(reached, 0) :], (at, window)])
 
     def pieces(self, meter: str, start: int, end: int, edges: Sequence[int], era: Callable[[int], int]) -> list[Piece]:
         """`[start, end)` cut at window edges, at segment starts and at `edges`, each with its clipped window."""
@@ -277,11 +281,14 @@ class Windows:
     def close(
         self,
         mark_of: Callable[[str], int],
-        resources: Mapping[str, Resource],
+        lineage_of: Callable[[str], list[Resource]],
         basis_of: Callable[[str], str],
         source: str,
     ) -> tuple[list[Closed], set[str]]:
-        """Close every share that ends at or before its meter's mark: the records, and the resources that changed."""
+        """Close every share that ends at or before its meter's mark: the records, and the resources that changed.
+
+        `lineage_of` gives a resource and what it lies in, inside out.
+        """
         touched = self._fold(mark_of)
         grouped: dict[tuple[object, ...], list[Evidence]] = {}
         for key, shares in list(self.shares.items()):
@@ -302,13 +309,19 @@ class Windows:
                         share.group,
                         basis_of(key),
                     )
-                    grouped.setdefault(record_key, []).append(Evidence(resources[key], share))
+                    grouped.setdefault(record_key, []).append(Evidence(lineage_of(key)[0], share))
             if not shares:
                 del self.shares[key]
         self.cells = {key: cells for key, cells in self.cells.items() if cells}
-        return [self._record(evidence, basis_of, source) for evidence in grouped.values()], touched
+        return [self._record(evidence, lineage_of, basis_of, source) for evidence in grouped.values()], touched
 
-    def _record(self, evidence: list[Evidence], basis_of: Callable[[str], str], source: str) -> Closed:
+    def _record(
+        self,
+        evidence: list[Evidence],
+        lineage_of: Callable[[str], list[Resource]],
+        basis_of: Callable[[str], str],
+        source: str,
+    ) -> Closed:
         share = evidence[0].share
         dimension = self.dimensions[share.dimension]
         spans = union([span for e in evidence for span in e.share.spans])
@@ -318,7 +331,8 @@ class Windows:
             flags.add("partial")
         metadata: dict[str, object] = {}
         if share.owner.kind == "unattributed":
-            metadata["reason"] = share.owner.rule
+            above = [dict(r.labels) for r in lineage_of(evidence[0].resource.key)[1:] if r.labels]
+            metadata = {"reason": share.owner.rule, **({"within": above} if above else {})}
         record = UsageRecord(
             kind=share.owner.kind,
             source=source,

@@ -52,6 +52,7 @@ def _run(measure: Callable[[Work], Result], work: Work, inherit: Sequence[int], 
 
 
 def _inside(module: str, function: str) -> None:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # as `agent/__main__.py` does for the daemon
     importlib.import_module("agent.daemon")
     measure = getattr(importlib.import_module(module), function)
     work = msgspec.json.decode(sys.stdin.buffer.read(), type=typing.get_type_hints(measure)["work"])

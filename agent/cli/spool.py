@@ -92,10 +92,9 @@ def begin_epoch(cfg: Config, reason: str) -> str:
         reserve=cfg.spool.reserve,
     )
     try:
+        file.audit(now, f"uid {os.getuid()}", "spool new-epoch", reason)
         if file.restored is None:  # else opening it has begun one already, for a reason of its own
             file.new_epoch(reason, now)
-        file.audit(now, f"uid {os.getuid()}", "spool new-epoch", reason)
-        epoch = file.identity.epoch
     finally:
         file.close()
-    return f"New epoch {epoch}. What the old one owed is held: `metering-agent spool ls --held` lists it."
+    return "A new epoch has begun. What the old one owed is held: `metering-agent spool ls --held` lists it."

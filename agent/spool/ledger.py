@@ -14,7 +14,7 @@ import apsw
 import msgspec
 from msgspec import Struct
 
-from agent.errors import CannotStartError, SpoolError
+from agent.errors import AgentError, CannotStartError, SpoolError
 from agent.record import UsageRecord, canonical
 from agent.spool.outbox import BILLED
 from agent.spool.store import reader
@@ -79,7 +79,8 @@ def entries(
 ) -> list[Entry]:
     """Records that fit every condition, the newest `limit` of them, oldest first.
 
-    `since`: closed then or later. `sink`: still owed to it. `held`: waiting for a person.
+    `since`: closed then or later. `sink`: still owed to it. `held`: waiting for a person. Raises AgentError for a
+    sink that this spool does not know.
     """
     where, values = ["1"], list[object]()
     if kind is not None:
@@ -92,8 +93,11 @@ def entries(
         where.append("closed>=?")
         values.append(since)
     if sink is not None:
-        where.append("seq > (SELECT position FROM sink WHERE id=?)")
-        values.append(sink)
+        position, role = _standing(db, sink)
+        where.append("seq > ?")
+        values.append(position)
+        if role == "billing":
+            where.append(f"kind IN {BILLED}")
     if held:
         where.append("EXISTS (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last)")
     rows = db.execute(f"{_COLUMNS} WHERE {' AND '.join(where)} ORDER BY seq DESC", tuple(values))
@@ -104,6 +108,14 @@ def entries(
         if customer is None or entry.record.customer == customer:
             found.append(entry)
     return found[::-1]
+
+
+def _standing(db: Ledger, sink: str) -> tuple[int, str]:
+    """A sink's position and role."""
+    known = {id_: (position, role) for id_, position, role in db.execute("SELECT id, position, role FROM sink")}
+    if sink not in known:
+        raise AgentError(f"{sink}: no sink of this id is known to the spool. Known: {', '.join(known) or 'none'}.")
+    return known[sink]
 
 
 def entry(db: Ledger, seq: int) -> Entry | None:

@@ -14,11 +14,19 @@ def page(name: str) -> str:
 
 def section(text: str, title: str) -> str:
     """What stands under one heading, up to the next of the same or a higher level."""
-    found = re.search(rf"^(#+) {re.escape(title)}$", text, re.MULTILINE)
-    assert found, f"no section {title}"
-    rest = text[found.end() :]
-    end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
-    return rest[: end.start()] if end else rest
+    level, fenced = 0, False
+    found = []
+    for line in text.splitlines(keepends=True):
+        fenced ^= line.startswith("```")
+        heading = None if fenced else re.match(r"(#+) (.+)$", line)
+        if heading and level and len(heading[1]) <= level:
+            break
+        if level:
+            found.append(line)
+        elif heading and heading[2] == title:
+            level = len(heading[1])
+    assert level, f"no section {title}"
+    return "".join(found)
 
 
 def table(text: str) -> list[list[str]]:
@@ -48,8 +56,13 @@ def code(cell: str) -> str:
 
 
 def tracked() -> list[Path]:
-    """Every file that is in the repository or would be added to it."""
+    """Every file that is in the repository or would be added to it; of an unpacked archive, what is not hidden."""
     list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(list_files, cwd=ROOT, capture_output=True, check=True)
-    paths = (ROOT / name for name in done.stdout.decode().split("\0") if name)
+    if (ROOT / ".git").exists():
+        done = subprocess.run(list_files, cwd=ROOT, capture_output=True, check=True)
+        paths = [ROOT / name for name in done.stdout.decode().split("\0") if name]
+    else:
+        hidden = re.compile(r"\.(?!ci$).|__pycache__$")
+        found = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
+        paths = [ROOT / path for path in found if not any(hidden.match(part) for part in path.parts)]
     return [path for path in paths if path.is_file()]

@@ -56,10 +56,7 @@ def test_flags_and_reasons_of_gaps_are_those_that_explain_knows() -> None:
 
 def test_the_metrics_are_as_the_program_has_them() -> None:
     """Name, type, labels and help, in the order of a scrape."""
-    expected = [
-        [f"`{m.name}`", m.type, ", ".join(f"`{label}`" for label in m.labels) or "–", m.help]  # noqa: RUF001
-        for m in METRICS
-    ]
+    expected = [[f"`{m.name}`", m.type, ", ".join(f"`{label}`" for label in m.labels) or "–", m.help] for m in METRICS]
     assert table(METRICS_PAGE) == expected
 
 

@@ -56,7 +56,9 @@ def test_those_that_take_a_data_directory_are_named() -> None:
     """The sentence under the table is as true as the table."""
     said = re.search(r"^(`explain`.*?) take `--data-dir DIR`", section(README, "Command line"), re.MULTILINE)
     assert said
-    assert set(re.findall(r"`([a-z -]+)`", said[1])) == {n for n, options in COMMANDS.items() if "--data-dir" in options}
+    assert set(re.findall(r"`([a-z -]+)`", said[1])) == {
+        n for n, options in COMMANDS.items() if "--data-dir" in options
+    }
 
 
 def test_every_command_that_a_page_mentions_exists() -> None:

@@ -72,7 +72,7 @@ class Measuring:
             sweep, self.cursor, self.tracks, METERS, anchor=anchor, interval=self.interval, from_zero=from_zero
         )
         stamp = out.at - anchor
-        self.cursor = Cursor(sweep.boot, stamp, out.at, sweep.listing, sweep.basis)
+        self.cursor = Cursor(sweep.boot, stamp, out.at, sweep.listing, sweep.basis, sweep.scope)
         return out
 
 
@@ -107,7 +107,7 @@ class Line:
         snapshot: Snapshot | None = None,
     ) -> None:
         rules = Rules(customers, system=tuple(system))
-        self.attribution = Attribution(revise((), rules, 0), rules)
+        self.attribution = Attribution(revise(None, rules, 0), rules)
         sources = dict.fromkeys(METERS, frozenset(feeds))
         self.books = Books(
             "test/node/epoch",

@@ -9,13 +9,13 @@ HOUR = 3600 * S
 
 def judged(rules: Rules, *lineage: Resource, at: int = NOON) -> Owner:
     """Who owns the first of `lineage` when these rules were always in force."""
-    attribution = Attribution(revise((), rules, 0), rules)
+    attribution = Attribution(revise(None, rules, 0), rules)
     return attribution.owner(lineage, attribution.era(at))
 
 
 def owner_at(rules: Rules, loaded: int, at: int, *earlier: tuple[Rules, int]) -> str | None:
     """Who owns unit `a` at `at` after `earlier` and then `rules` were loaded."""
-    versions = revise((), Rules((customer("someone-else", unit="z"),)), 0)
+    versions = revise(None, Rules((customer("someone-else", unit="z"),)), 0)
     for older, when in earlier:
         versions = revise(versions, older, when)
     attribution = Attribution(revise(versions, rules, loaded), rules)
@@ -39,7 +39,7 @@ def test_equal_rank_is_unattributed_and_counted_whatever_the_order() -> None:
     """§5: order never decides."""
     both = (customer("acme", unit="a*"), customer("beta", unit="*a"))
     for customers in (both, both[::-1]):
-        attribution = Attribution(revise((), Rules(customers), 0), Rules(customers))
+        attribution = Attribution(revise(None, Rules(customers), 0), Rules(customers))
         found = attribution.owner([group("a", unit="a")], 0)
         assert (found.kind, found.customer) == ("unattributed", None)
         assert "acme" in found.rule
@@ -131,7 +131,7 @@ def test_a_customer_that_returns_after_the_clock_went_back_stays() -> None:
 def test_loading_the_same_configuration_again_changes_nothing() -> None:
     """§5: a restart is no change of a customer."""
     rules = Rules((customer("acme", unit="a"), Customer("beta", ({"unit": "b"},), until=NOON - HOUR)))
-    versions = revise((), rules, NOON - 2 * HOUR)
+    versions = revise(None, rules, NOON - 2 * HOUR)
     assert revise(versions, rules, NOON) == versions
 
 
@@ -139,7 +139,7 @@ def test_usage_across_a_change_of_rules_is_split_by_time() -> None:
     """L6: 0–60 s at one core; acme's from 20 s."""
     line = Line()
     rules = Rules((Customer("acme", ({"unit": "a"},), since=NOON + 20 * S),))
-    attribution = Attribution(revise((), rules, 0), rules)
+    attribution = Attribution(revise(None, rules, 0), rules)
     line.books.attribution = attribution
     unit = group("a", unit="a")
     for at in (0, MINUTE):

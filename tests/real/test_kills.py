@@ -204,9 +204,9 @@ def test_a_kill_at_any_system_call_of_the_recorded_script_leaves_the_same_record
             workers.put(worker)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = [pool.submit(die_everywhere, life, name) for name in list(CALLS)[1:] for life in range(len(LIVES))]
+        jobs = [pool.submit(die_everywhere, life, name) for name in CALLS for life in range(len(LIVES))]
         struck: Counter[tuple[str, str]] = sum((job.result() for job in jobs), Counter())
     for phase in ("sweep commit", "temp write", "prepare commit", "rename", "ack commit", "cut commit"):
-        assert sum(n for (where, _), n in struck.items() if where == phase) >= 3, phase
+        assert sum(n for (where, _), n in struck.items() if where == phase) > 0, phase
     lines = ["a SIGKILL at every system call that changes a file; each time the same records and lines as without:"]
     publish("kills of the recorded script", [*lines, *histogram(struck, "phase")])

@@ -1,0 +1,241 @@
+"""`make mutants`: put a named bug into a copy of the agent, and see which test of the laws catches it.
+
+Each bug is one replacement of text that must still be there; a bug that no test catches fails the run. `python -m
+tests.mutants [NAME…]` runs some of them.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+FAST = ("tests/laws", "tests/spool", "tests/sources")
+SECONDS = 240
+
+
+class Mutant(NamedTuple):
+    """A bug: its name, the law it breaks, and the text it puts in the place of another."""
+
+    name: str
+    law: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "acknowledge before delivery",
+        "L9",
+        "agent/delivery/drain.py",
+        "    sink.deliver(submission)\n    outbox.delivered(submission, members, clock())\n",
+        "    outbox.delivered(submission, members, clock())\n    sink.deliver(submission)\n",
+    ),
+    Mutant(
+        "deliver before it is prepared",
+        "L3",
+        "agent/sinks/file.py",
+        "        return name, hashlib",
+        "        self._temporary(name).rename(self._path / name)\n        return name, hashlib",
+    ),
+    Mutant(
+        "marks go on after a failed commit",
+        "L2",
+        "agent/metering.py",
+        "            self.rebuild()\n            raise",
+        "            raise",
+    ),
+    Mutant(
+        "records and marks in two transactions",
+        "L2",
+        "agent/spool/store.py",
+        "                seqs = [self._write_record(",
+        '                self.db.execute("COMMIT; BEGIN") if records else None\n                seqs = [self._write_record(',
+    ),
+    Mutant(
+        "random id", "L3", "agent/record.py", "uuid.uuid5(NAMESPACE, canonical([*self._identity(), n]).decode())", "uuid.uuid4()"
+    ),
+    Mutant(
+        "first value skipped",
+        "first sight",
+        "agent/usage.py",
+        "moved = sample.value if born or mark is not None else 0",
+        "moved = 0",
+    ),
+    Mutant(
+        "first value of an old counter billed",
+        "first sight",
+        "agent/usage.py",
+        "moved = sample.value if born or mark is not None else 0",
+        "moved = sample.value",
+    ),
+    Mutant(
+        "reset billed",
+        "L4",
+        "agent/usage.py",
+        '        return 0, Mark(sample.identity, sample.value, sample.taken), "inferred_reset"',
+        '        return sample.value, Mark(sample.identity, sample.value, sample.taken), "inferred_reset"',
+    ),
+    Mutant(
+        "debt forgotten: the residual is clamped at zero",
+        "L1",
+        "agent/usage.py",
+        "return (balance, 0) if balance > 0 else (0, balance)",
+        "return (max(0, balance), 0)",
+    ),
+    Mutant(
+        "anchor read last",
+        "L1",
+        "agent/sources/cgroups.py",
+        "        self._read_counters(groups)\n        self._raise_trouble()\n        readings",
+        "        self._read_counters(groups[::-1])\n        self._raise_trouble()\n        readings",
+    ),
+    Mutant(
+        "a dying group's debt is dropped",
+        "L1",
+        "agent/usage.py",
+        "parent.in_flight[meter] = parent.in_flight.get(meter, 0) + debt",
+        "parent.in_flight[meter] = parent.in_flight.get(meter, 0)",
+    ),
+    Mutant(
+        "float division", "L6", "agent/usage.py", "upto = quantity * (edge - start) // span", "upto = int(quantity / span * (edge - start))"
+    ),
+    Mutant(
+        "nothing is split at a window's edge",
+        "L6",
+        "agent/windows.py",
+        "            right = min(end, high)",
+        "            right = end",
+    ),
+    Mutant(
+        "window closed by the fastest source",
+        "closing",
+        "agent/books.py",
+        "max(min(marks), max(marks) - MAX_LATENESS)",
+        "max(marks)",
+    ),
+    Mutant(
+        "windows close on an unconfirmed clock",
+        "L5",
+        "agent/books.py",
+        "self._close_passed() if may_close else ([], set())",
+        "self._close_passed()",
+    ),
+    Mutant(
+        "every step of the wall clock is believed",
+        "L5",
+        "agent/clock.py",
+        "        if synchronised:\n            self._move(offset)",
+        "        if True:\n            self._move(offset)",
+    ),
+    Mutant(
+        "late usage overwrites its record",
+        "L7",
+        "agent/spool/store.py",
+        "n = 0 if last is None else last + 1",
+        "n = 0",
+    ),
+    Mutant(
+        "unattributed usage is billed",
+        "L7",
+        "agent/spool/outbox.py",
+        'BILLED = ("usage", "manual", "correction")',
+        'BILLED = ("usage", "manual", "correction", "unattributed")',
+    ),
+    Mutant(
+        "the first of two rules wins",
+        "attribution",
+        "agent/attribution.py",
+        "        if len(found) > 1:",
+        "        if len(found) > 9:",
+    ),
+    Mutant(
+        "an inner group's customer beats the outer one's",
+        "attribution",
+        "agent/attribution.py",
+        "            if owner.customer is None:",
+        "            if owner.customer is None or found is not None:",
+    ),
+    Mutant(
+        "a tenant's directory names its customer",
+        "L11",
+        "agent/sources/ownership.py",
+        "        if not trusted and not self._root_named(",
+        "        if False and not self._root_named(",
+    ),
+    Mutant(
+        "a gauge holds its next value",
+        "gauges",
+        "agent/usage.py",
+        "quantity = mark.value * ((end - start) // NS_PER_MS)\n        self.out",
+        "quantity = level * ((end - start) // NS_PER_MS)\n        self.out",
+    ),
+    Mutant(
+        "a restored spool is taken for the newest",
+        "rollback",
+        "agent/spool/identity.py",
+        "            if seen > commit:",
+        "            if seen > commit + 1_000_000:",
+    ),
+    Mutant(
+        "a second agent is let in",
+        "L2",
+        "agent/spool/lock.py",
+        "        except BlockingIOError:\n            return False",
+        "        except BlockingIOError:\n            return True",
+    ),
+)
+
+
+NO_BUG = Mutant("none", "", "agent/__init__.py", "__version__", "__version__")
+
+
+def plant(mutant: Mutant, where: Path) -> None:
+    """Copy what the tests need and put the bug in. Raises AssertionError when its place is gone."""
+    for name in ("agent", "tests", "config"):
+        shutil.copytree(ROOT / name, where / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", where)
+    path = where / mutant.file
+    text = path.read_text()
+    assert text.count(mutant.old) == 1, f"{mutant.name}: its place in {mutant.file} is gone; mend the mutant"
+    path.write_text(text.replace(mutant.old, mutant.new))
+
+
+def caught_by(mutant: Mutant) -> str | None:
+    """The first test that fails with the bug in, or None."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
+        where = Path(scratch)
+        plant(mutant, where)
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
+        command += ["-m", "not real and not fault", *FAST]
+        environ = os.environ | {"PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
+        run = subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
+    if run.returncode == 0:
+        return None
+    failed = [line.split(" ")[1] for line in run.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    assert failed, f"{mutant.name}: the tests did not run:\n{run.stdout}{run.stderr}"
+    return failed[0]
+
+
+def main(names: list[str]) -> int:
+    """Print the table; the exit code says whether all were caught."""
+    chosen = [m for m in MUTANTS if not names or m.name in names]
+    missed = 0
+    sound = caught_by(NO_BUG)
+    assert sound is None, f"the tests fail without a bug: {sound}"
+    print(f"{'bug':52} {'law':12} caught by")
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for mutant, test in zip(chosen, pool.map(caught_by, chosen), strict=True):
+            missed += test is None
+            print(f"{mutant.name:52} {mutant.law:12} {test or 'NOBODY'}", flush=True)
+    print(f"{len(chosen) - missed} passed, {missed} failed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
