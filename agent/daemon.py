@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,11 +23,11 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from agent import __version__, config, control, systemd
 from agent.config import Cgroups, Config, FileSink, Host
-from agent.delivery.drain import drain_one
-from agent.errors import AgentError, ConfigError, SinkError, SpoolError, SpoolFullError
+from agent.drains import Drains
+from agent.errors import AgentError, ConfigError, SpoolError
 from agent.metering import Metering, Plan
 from agent.model import NS_PER_S, Meter
-from agent.reporting import Reporter, Stock, log_to
+from agent.reporting import Reporter, log_to
 from agent.sinks import Sink, file
 from agent.sources import Source, cgroups, host, kernel
 from agent.spool import Spool
@@ -34,14 +35,18 @@ from agent.spool.identity import fingerprint
 from agent.spool.lock import AnchorLocks
 from agent.spool.outbox import Outbox
 from agent.sweeps import Sweeps, either
-from agent.telemetry import Listener, SpoolLevels, Telemetry, listen
+from agent.telemetry import Listener, Telemetry, listen
 
 KINDS: Mapping[str, tuple[Meter, ...]] = {"host": host.METERS, "cgroups": cgroups.METERS}
 METERS = {meter.name: meter for meters in KINDS.values() for meter in meters}
 ANCHOR_SECONDS = 60.0  # an agent that is being replaced has this long to let go of its anchors
 CHANGE_SECONDS = 5.0  # how often the configuration's file is looked at
 STALL_SWEEPS = 3  # sample intervals without a commit after which we are not healthy
-RESTART_ONLY = ("data_dir", "run_dir", "cluster", "node", "sample_interval")
+NOT_YET = "no sweep has been committed yet"
+RESTART_ONLY = (
+    *(f"agent.{name}" for name in ("data_dir", "run_dir", "cluster", "node", "sample_interval")),
+    *("telemetry.listen", "telemetry.customer_labels", "spool.max_bytes", "spool.reserve"),
+)
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -103,9 +108,8 @@ class Daemon:
         self.config = load()
         self._generation = 1
         self._thread = ThreadPoolExecutor(1, "spool")
-        self._stopping, self._reload, self._records = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stopping, self._reload = asyncio.Event(), asyncio.Event()
         self._broken: Exception | None = None
-        self.sinks: dict[str, Sink] = {}
         self.address: tuple[str, int] | None = None  # of telemetry
 
     def stop(self) -> None:
@@ -126,8 +130,8 @@ class Daemon:
             if listener is not None:
                 stack.push_async_callback(listener.close)
             stack.push_async_callback(self._on_thread, self._close)
-            answers = {"clock accept": lambda: self._on_thread(self.metering.accept_clock)}
-            server = await control.serve(self.spool.directory, answers)
+            accept = {"clock accept": lambda: self._on_thread(self.metering.accept_clock)}
+            server = await control.serve(self.spool.directory, accept)
             stack.callback(server.close)
             await self._work()
             code = await self._flush()
@@ -160,7 +164,8 @@ class Daemon:
                     customer_labels=cfg.telemetry.customer_labels,
                 )
             )
-            self.sweeps = Sweeps(self.metering, self.reporter, self._on_thread, self._records.set)
+            self.drains = Drains(self.metering, self.outbox, self.reporter, self._on_thread)
+            self.sweeps = Sweeps(self.metering, self.reporter, self._on_thread, self.drains.records.set)
             self._build(cfg)
         except AgentError:
             self.spool.close()
@@ -181,30 +186,35 @@ class Daemon:
         for source in self.sweeps.sources.values():
             source.close()
         self.sweeps.sources = {section.id: self._build_source(section, cfg) for section in cfg.sources}
-        self.sinks = {section.id: build_sink(section, self.spool.identity.epoch) for section in cfg.sinks}
+        self.drains.sinks = {section.id: build_sink(section, self.spool.identity.epoch) for section in cfg.sinks}
         for section in cfg.sinks:
             self.outbox.register(section.id, section.kind, section.role, since=section.since)
-        for sink in self.outbox.sinks().keys() - self.sinks.keys():
+        for sink in self.outbox.sinks().keys() - self.drains.sinks.keys():
             if self.outbox.backlog(sink)[0] == 0:
                 self.outbox.remove(sink)
-        for built in self.sinks.values():
+        for built in self.drains.sinks.values():
             built.sweep_up(self.outbox.prepared(built.id))
 
     def _introduce(self) -> None:
         """Say what is configured, once per generation."""
         cfg = self.config
-        ids = {"sources": list(self.sweeps.sources), "sinks": list(self.sinks)}
+        ids = {"sources": list(self.sweeps.sources), "sinks": list(self.drains.sinks)}
         self.reporter.telemetry.configured(self._generation, window=cfg.agent.window, lateness=0, **ids)
         for notice in cfg.notices:
             log.warning("configuration", notice=notice)
-        for sink in self.outbox.sinks().keys() - self.sinks.keys():
+        for sink in self.outbox.sinks().keys() - self.drains.sinks.keys():
             cure = "put it back into the configuration, or its records wait in the spool"
             log.error("sink removed with a backlog", sink=sink, records=self.outbox.backlog(sink)[0], cure=cure)
 
     async def _listen(self) -> Listener | None:
         if self.config.telemetry.listen is None:
             return None
-        listener = await listen(*self.config.telemetry.listen, self.reporter.telemetry, self._unhealthy, self._unready)
+        listener = await listen(
+            *self.config.telemetry.listen,
+            self.reporter.telemetry,
+            self._unhealthy,
+            lambda: None if self.sweeps.last else NOT_YET,
+        )
         self.address = listener.address
         log.info("telemetry", address="{}:{}".format(*listener.address))
         return listener
@@ -256,9 +266,7 @@ class Daemon:
                 raise self._broken
             await self.sweeps.every_source()
             self.reporter.recorded(await self._on_thread(self.metering.cut))
-            for sink in self.sinks.values():
-                while time.monotonic() < deadline and await self._drain(sink):
-                    pass
+            await self.drains.all(deadline)
         except SpoolError as error:
             log.critical("stopping without a flush: counters and spool hold everything", error=str(error))
             return 1
@@ -287,44 +295,8 @@ class Daemon:
             if not isinstance(error, SpoolError):
                 raise
 
-    # -- delivering ------------------------------------------------------------------------------------------------
-
     async def _drain_on(self) -> None:
-        while True:
-            for sink in list(self.sinks.values()):
-                while await self._drain(sink):
-                    pass
-            self.reporter.stock(await self._on_thread(self._take_stock))
-            # Also without news: what failed is tried again, and levels are told.
-            await either(self._records, self.config.agent.sample_interval / NS_PER_S)
-
-    async def _drain(self, sink: Sink) -> bool:
-        """One batch; False when there is no more, or it did not work this time."""
-        try:
-            count = await self._on_thread(drain_one, sink, self.outbox, time.time_ns)
-        except (SinkError, SpoolFullError) as error:
-            self.reporter.fails(f"sink {sink.id}", str(error))
-            self.reporter.telemetry.settled(sink.id, "retry")
-            return False
-        self.reporter.recovers(f"sink {sink.id}")
-        if count:
-            self.reporter.telemetry.settled(sink.id, "delivered", count)
-        return count is not None
-
-    def _take_stock(self) -> Stock:
-        now = time.time_ns()
-        self.spool.maintain(now, self.config.spool.retention, self.config.spool.evidence_retention)
-        backlogs = {sink: self.outbox.backlog(sink) for sink in self.sinks}
-        levels = SpoolLevels(
-            open_windows=self.metering.books.open_windows(),
-            size=self.spool.bytes,
-            free=self.spool.free,
-            appended=self.spool.appended,
-            undelivered=max((records for records, _ in backlogs.values()), default=0),
-            oldest=min((oldest for _, oldest in backlogs.values() if oldest is not None), default=None),
-            held=self.spool.held_unattributed(now - self.metering.plan.hold),
-        )
-        return Stock(levels, backlogs)
+        await self.drains.as_they_come(lambda: (self.config.spool.retention, self.config.spool.evidence_retention))
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
@@ -338,10 +310,10 @@ class Daemon:
             seen = config.stamp(self._path)
             try:
                 fresh = self._load()
-                fixed = [n for n in RESTART_ONLY if getattr(fresh.agent, n) != getattr(self.config.agent, n)]
+                fixed = [key for key in RESTART_ONLY if attrgetter(key)(fresh) != attrgetter(key)(self.config)]
                 if fixed:
-                    cure = "A change takes effect only at a restart. Restart, or put it back."
-                    raise ConfigError([f"{self._path}: agent.{name}: {cure}" for name in fixed])
+                    cure = "a change takes effect only at a restart. Restart, or put it back."
+                    raise ConfigError([f"{self._path}: {key}: {cure}" for key in fixed])
                 await self.sweeps.every_source()  # what happened until now is judged by the old rules
                 await self._on_thread(self._adopt, fresh)
             except SpoolError:
@@ -367,9 +339,6 @@ class Daemon:
         if self.sweeps.last and kernel.boottime() - self.sweeps.last > limit:
             return "no sweep was committed lately; failing: " + (", ".join(sorted(self.reporter.failing)) or "the loop")
         return None
-
-    def _unready(self) -> str | None:
-        return None if self.sweeps.last else "no sweep has been committed yet"
 
     async def _watch(self) -> None:
         """Tell the service manager that the loop and the spool's thread are alive."""

@@ -157,7 +157,7 @@ class Metering:
         )
         if fresh:
             self._metered.add(source.id, self._claims(source.id))
-        now = self.clock.at(boottime)
+        now = self.clock.at(self._now()[1])
         try:
             meta = self._clock_meta() | {"epoch_gap": b""}
             self.spool.commit(commit, now=now, meta=meta, records=self._epoch_gap(now))

@@ -1,5 +1,6 @@
 """What happened, told to telemetry and the log: transitions are logged once, events are counted. On the loop only."""
 
+import logging
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -70,9 +71,10 @@ class Reporter:
             log.info("recovered", what=what)
 
 
-def log_to(stream: TextIO) -> None:
-    """Write the log to `stream`, one line of key=value pairs per event."""
+def log_to(stream: TextIO, *, least: int = logging.INFO) -> None:
+    """Write the log to `stream`, one line of key=value pairs per event, from level `least` up."""
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),

@@ -1,4 +1,4 @@
-"""What the agent costs: one table for each question, with the machine, the durability and the budget beside the figures.
+"""What the agent costs: one table for each question, with machine, durability and budget beside the figures.
 
 `sweep`   a node of 250 and of 500 cgroups with 8 meters: CPU, latency, memory, fsyncs
 `spool`   records appended and drained each second; a backlog of a million opened and drained

@@ -18,7 +18,7 @@ def main() -> int:
     """Run what was asked for; 2 for a name that is no bench."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="What the agent costs.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHES)}; none: all of them")
-    parser.add_argument("--tiny", action="store_true", help="a few seconds, to see that it runs; the figures mean nothing")
+    parser.add_argument("--tiny", action="store_true", help="only to see that it runs: the figures mean nothing")
     parser.add_argument("--seconds", type=int, help="how long `memory` watches (default 40)")
     parser.add_argument("--data", type=Path, default=Path(".run"), help="where spools are made: its disk is measured")
     asked = parser.parse_args()
@@ -30,12 +30,13 @@ def main() -> int:
         scale = scale.watching(asked.seconds)
     signal.signal(signal.SIGTERM, _leave)
     asked.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for number, name in enumerate(asked.names or BENCHES):
+    for name in asked.names or BENCHES:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=asked.data) as directory:
             data = Path(directory).resolve()
-            print(f"{'' if number == 0 else chr(10)}== {name}{' (tiny: the figures mean nothing)' if asked.tiny else ''}")
+            print(f"== {name}{' (tiny: the figures mean nothing)' if asked.tiny else ''}")
             print(machine.described(data), flush=True)
             BENCHES[name](scale, data)
+            print()
     return 0
 
 

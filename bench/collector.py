@@ -58,9 +58,8 @@ def _build(program: Path) -> None:
     (partial / "recipe.yaml").write_text(RECIPE)
     command = ["nice", "-n", "19", "timeout", f"{MINUTES}m", "go", "run", BUILDER, "--config", "recipe.yaml"]
     with (partial / "log").open("w+") as log:
-        done = subprocess.run(
-            command, cwd=partial, env=os.environ | {"CGO_ENABLED": "0"}, stdout=log, stderr=subprocess.STDOUT, check=False
-        )
+        env = os.environ | {"CGO_ENABLED": "0"}
+        done = subprocess.run(command, cwd=partial, env=env, stdout=log, stderr=subprocess.STDOUT, check=False)
         log.seek(0)
         said = log.read().strip().splitlines()
     if done.returncode != 0:

@@ -46,7 +46,8 @@ def traced(
 
 def _run(measure: Callable[[Work], Result], work: Work, inherit: Sequence[int], before: list[str]) -> Result:
     command = [*before, sys.executable, "-m", "bench.fresh", measure.__module__, measure.__name__]
-    done = subprocess.run(command, input=msgspec.json.encode(work), stdout=subprocess.PIPE, check=True, pass_fds=inherit)
+    asked = msgspec.json.encode(work)
+    done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, check=True, pass_fds=inherit)
     found: Result = msgspec.json.decode(done.stdout, type=typing.get_type_hints(measure)["return"])
     return found
 

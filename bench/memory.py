@@ -1,8 +1,8 @@
-"""An agent that meters a host and nothing else, beside OpenTelemetry Collector's hostmetrics: the same time, interval
-and machine.
+"""An agent that meters a host and nothing else, beside OpenTelemetry Collector's hostmetrics.
 
-Both are started together and left alone in real time. CPU is counted apart for the first quarter, in which they start.
-The agent serves its telemetry meanwhile; the Collector has none switched on, which is in its favour.
+Both are started together, sample at the same interval and are left alone in real time. CPU is counted apart for the
+first quarter, in which they start. The agent serves its telemetry meanwhile; the Collector has none switched on, which
+is in its favour.
 """
 
 import os

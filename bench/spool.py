@@ -171,9 +171,12 @@ def run(scale: Scale, data: Path) -> None:
     rate, slow = scale.records / sum(filled.commits), scale.records // 10 / sum(explained.commits)
     batches = drained.batches / drained.seconds
     backlog = f"a backlog of {count(scale.records)}"
-    print(f"durability: {filled.synchronous} (2 is FULL); fsync and fdatasync counted by strace in short runs of their own")
+    print(
+        f"durability: {filled.synchronous} (2 is FULL); fsync, fdatasync counted by strace in short runs of their own"
+    )
+    size = f"{count(filled.size / scale.records)} bytes each on disk"
     show(
-        [f"{count(scale.records)} records, {count(filled.size / scale.records)} bytes each on disk", "measured", "budget"],
+        [f"{count(scale.records)} records, {size}", "measured", "budget"],
         [
             [f"append, {BATCH:,} records in a commit", f"{count(rate)} /s", "≥ 50,000 /s"],
             ["  CPU for each record", f"{filled.cpu / scale.records * 1e6:.1f} µs", ""],

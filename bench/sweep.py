@@ -162,7 +162,7 @@ def run(scale: Scale, data: Path) -> None:
             again, syncs = traced(measure, work, data / "strace", inherit=[living.done])
         columns += [_figures(swept, again, syncs), _budgets(groups)]
         synchronous = swept.synchronous
-    print(f"durability: {synchronous} (2 is FULL); fsync and fdatasync counted by strace in a short run of their own")
+    print(f"durability: {synchronous} (2 is FULL); fsync, fdatasync counted by strace in a short run of its own")
     head = ["8 meters, a sweep each 15 s, CPU each second"]
     for groups in scale.groups:
         head += [f"{groups} groups", "budget"]
@@ -227,5 +227,3 @@ def _figures(swept: Swept, again: Swept, syncs: int | None) -> list[str]:
         "not counted" if syncs is None else f"{syncs / again.covered:.3f}",
         count(swept.overruns),
     ]
-
-

@@ -1,5 +1,6 @@
 """Plain text tables with aligned columns, and the few figures that are made from many."""
 
+import math
 from collections.abc import Sequence
 
 MIB = 1 << 20
@@ -9,14 +10,14 @@ def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print it: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, ["-" * width for width in widths], *rows):
-        first, *others = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        print("  ".join([first, *others]).rstrip())
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
 
 
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that `share` of all do not exceed (nearest rank)."""
     ordered = sorted(values)
-    return ordered[max(0, -(-int(len(ordered) * share * 1000) // 1000) - 1)]
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
 
 
 def ms(seconds: float) -> str:

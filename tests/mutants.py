@@ -58,7 +58,11 @@ MUTANTS = (
         '                self.db.execute("COMMIT; BEGIN") if records else None\n                seqs = [self._write_record(',
     ),
     Mutant(
-        "random id", "L3", "agent/record.py", "uuid.uuid5(NAMESPACE, canonical([*self._identity(), n]).decode())", "uuid.uuid4()"
+        "random id",
+        "L3",
+        "agent/record.py",
+        "uuid.uuid5(NAMESPACE, canonical([*self._identity(), n]).decode())",
+        "uuid.uuid4()",
     ),
     Mutant(
         "first value skipped",
@@ -103,7 +107,11 @@ MUTANTS = (
         "parent.in_flight[meter] = parent.in_flight.get(meter, 0)",
     ),
     Mutant(
-        "float division", "L6", "agent/usage.py", "upto = quantity * (edge - start) // span", "upto = int(quantity / span * (edge - start))"
+        "float division",
+        "L6",
+        "agent/usage.py",
+        "upto = quantity * (edge - start) // span",
+        "upto = int(quantity / span * (edge - start))",
     ),
     Mutant(
         "nothing is split at a window's edge",
@@ -214,7 +222,9 @@ def caught_by(mutant: Mutant) -> str | None:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
         command += ["-m", "not real and not fault", *FAST]
         environ = os.environ | {"PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
-        run = subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
+        run = subprocess.run(
+            command, cwd=where, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
     if run.returncode == 0:
         return None
     failed = [line.split(" ")[1] for line in run.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]

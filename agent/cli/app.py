@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, ConfigPath, DataDir, Json, directory_of, group, ledger_of
+from agent.cli import DEFAULT_CONFIG
+from agent.cli.options import ConfigPath, DataDir, Json, directory_of, group, ledger_of
 from agent.cli.spool import spool
 from agent.errors import ConfigError
 from agent.spool.ledger import Ledger

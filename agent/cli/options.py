@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from agent.cli import DEFAULT_CONFIG
 from agent.errors import AgentError
 from agent.spool.ledger import Ledger, opened
 
@@ -59,6 +58,3 @@ def ledger_of(config: Path, data_dir: Path | None) -> Iterator[Ledger]:
     """The spool, to be read. Raises AgentError."""
     with opened(directory_of(config, data_dir)) as ledger:
         yield ledger
-
-
-__all__ = ["DEFAULT_CONFIG", "Commands", "ConfigPath", "DataDir", "Json", "directory_of", "group", "ledger_of"]

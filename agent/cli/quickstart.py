@@ -7,8 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import structlog
-
 from agent import config
 from agent.cli.scene import Scene, scene
 from agent.cli.show import amount, bearer, lines, natural, seconds, span
@@ -16,6 +14,7 @@ from agent.cli.show import group as shown
 from agent.config import Config
 from agent.daemon import KINDS, Daemon
 from agent.errors import AgentError
+from agent.reporting import log_to
 from agent.sources.hierarchy import Layout
 from agent.spool import ledger
 from agent.spool.ledger import Ledger, Sent
@@ -50,14 +49,7 @@ spool: {{max_bytes: 512MiB, retention: 1d, evidence_retention: 1d}}
 
 def quickstart(*, smoke: bool) -> int:
     """Meter until interrupted, or with `smoke` until a record is delivered; the exit code. Raises AgentError."""
-    structlog.configure(  # what goes well is shown as records
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.LogfmtRenderer(key_order=["level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to(sys.stderr, least=logging.WARNING)  # what goes well is shown as records
     run = Path(".run").resolve()
     try:
         run.mkdir(mode=0o700, exist_ok=True)

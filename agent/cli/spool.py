@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, ConfigPath, DataDir, Json, group, ledger_of
+from agent.cli import DEFAULT_CONFIG
+from agent.cli.options import ConfigPath, DataDir, Json, group, ledger_of
 from agent.config import Config
 from agent.errors import CannotStartError
 from agent.spool import Spool

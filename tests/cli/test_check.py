@@ -14,7 +14,7 @@ sources: [{kind: cgroups, include: ["customers.slice/**"]}]
 meters: [{meter: cpu.time}]
 customers:
   - {id: acme, from: 2026-01-01, reattribute: true, match: [{cgroup: customers.slice/acme}, {unit: "acme-*"}]}
-  - {id: former, until: 2026-01-01, match: [{unit: former.service}]}
+  - {id: former, from: 2025-01-01, until: 2026-01-01, reattribute: true, match: [{unit: former.service}]}
 attribution: {system: [{unit: sshd.service}]}
 sinks: [{id: files, kind: file, path: /nowhere/out}]
 """

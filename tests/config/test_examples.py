@@ -17,7 +17,7 @@ def _known(kind: str, *names: str) -> dict[str, tuple[Meter, ...]]:
     return {kind: tuple(Meter(name, "ns", "counter", "exact", "") for name in names)}
 
 
-KNOWN = {**_known("host", "host.network.transmitted"), **_known("cgroups", "cpu.time", "memory.working_set")}
+KNOWN = {**_known("host", "host.network.transmit_bytes"), **_known("cgroups", "cpu.time", "memory.working_set")}
 
 
 def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def _meters(*names: str) -> tuple[Meter, ...]:
 
 
 KNOWN = {
-    "host": _meters("host.cpu.time", "host.network.transmitted"),
+    "host": _meters("host.cpu.time", "host.network.transmit_bytes"),
     "cgroups": _meters("cpu.time", "memory.working_set", "io.read"),
 }
 SECTIONS = {

@@ -1,7 +1,8 @@
 """Lives of the recorded script, each in a process of its own, killed at a system call that strace counts.
 
 `python -m tests.faults.deaths` has imported everything and forks once for each line `WHERE LIFE [CALL FAULT N]` that
-it reads; it answers `lived`, `killed PHASE` or `failed PHASE`. FAULT is what strace injects into the N-th CALL.
+it reads. FAULT is what strace injects into the N-th CALL. The answer is how the life ended and its last phase:
+`killed`, `failed` (with an error), `lived` (to its end), or `untouched` (the same, and there was no N-th call).
 """
 
 import mmap
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.errors import AgentError
 from tests.faults.script import play
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +30,7 @@ class Deaths:
         self._process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def live(self, where: Path, life: int, call: str = "", fault: str = "", number: int = 0) -> tuple[str, str]:
-        """Play a life: ("lived" | "killed" | "failed", the last phase it told)."""
+        """Play a life; how it ended, and its last phase."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(where, life, *((call, fault, number) if call else ()), file=self._process.stdin, flush=True)
@@ -58,14 +60,14 @@ class Phase:
 
 
 @contextmanager
-def traced(pid: int, fault: list[str]) -> Iterator[None]:
+def traced(pid: int, fault: list[str], log: Path) -> Iterator[None]:
     """strace is attached and injects `fault` (CALL FAULT N) until the process has ended."""
     if not fault:
         yield
         return
     call, what, number = fault
     inject = f"inject={call}:{what}:when={number}"
-    argv = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject, "-p", str(pid)]
+    argv = ["strace", "-qq", "-o", str(log), "-e", f"trace={call}", "-e", inject, "-p", str(pid)]
     tracer = subprocess.Popen(argv)
     status = Path(f"/proc/{pid}/status")
     while "TracerPid:\t0\n" in status.read_text():
@@ -86,18 +88,23 @@ def live(where: Path, life: int, fault: list[str]) -> str:
         os.read(gate, 1)
         try:
             play(where, life, phase.tell)
+        except AgentError:
+            os._exit(1)  # said on purpose: the agent would end here, and be started again
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
     os.close(gate)
-    with traced(pid, fault):
+    log = where / "strace"
+    with traced(pid, fault, log):
         os.close(opener)
         _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
         return f"killed {phase.read()}"
-    return f"{'failed' if os.WEXITSTATUS(status) else 'lived'} {phase.read()}"
+    if os.WEXITSTATUS(status):
+        return f"failed {phase.read()}"
+    return f"{'lived' if not fault or '(INJECTED)' in log.read_text() else 'untouched'} {phase.read()}"
 
 
 if __name__ == "__main__":

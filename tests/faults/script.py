@@ -181,7 +181,7 @@ def play(where: Path, number: int, tell: Callable[[str], None]) -> None:
     life = LIVES[number]
     secrets.token_hex = lambda _=None: "e9" * 16  # the epoch, so that two plays can be compared byte by byte
     tell("open")
-    spool = Spool.open(where / "data", run_dir=where / "run", fingerprint={}, now=life.booted, reserve=256 << 10)
+    spool = Spool.open(where / "data", run_dir=where / "run", fingerprint={}, now=life.booted, reserve=128 << 10)
     if spool.restored:
         raise AssertionError(f"a kill alone must never begin an epoch: {spool.restored}")
     tree, nic = Tree(life.boot), Nic(life.boot)

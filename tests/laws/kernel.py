@@ -119,4 +119,3 @@ class KernelSource:
         above = [n for n in self.kernel.above(node.path)[:-1] if n.path not in self.hidden]
         anchor = node.path.split("/", maxsplit=1)[0]
         return Resource(node.key, node.path, above[-1].key if above else None, anchor, dict(node.labels))
-

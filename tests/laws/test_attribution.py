@@ -172,9 +172,7 @@ def test_a_parents_new_label_acts_on_its_children_when_it_is_observed() -> None:
     line = Line(customer("acme", unit="a"), customer("beta", unit="b"))
     before, after = group("s", unit="a"), group("s", unit="b")
     for at, top, value in ((0, before, 0), (30, after, 30), (60, after, 60)):
-        line.sweep(
-            swept(at * S, [reading(top, at * S, cpu=value), reading(group("s/x", top), at * S, cpu=value)])
-        )
+        line.sweep(swept(at * S, [reading(top, at * S, cpu=value), reading(group("s/x", top), at * S, cpu=value)]))
     assert (line.billed("acme"), line.billed("beta")) == (30, 30)
 
 

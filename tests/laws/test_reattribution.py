@@ -36,7 +36,11 @@ def test_later_metadata_makes_a_pair(tmp_path: Path) -> None:
     life = used(tmp_path)
     life.adopt(acme())
     (_, n0, first), (_, n1, taken), (_, m0, given) = life.rows()
-    assert signed([first, taken, given]) == [("unattributed", None, 60), ("unattributed", None, -60), ("usage", "acme", 60)]
+    assert signed([first, taken, given]) == [
+        ("unattributed", None, 60),
+        ("unattributed", None, -60),
+        ("usage", "acme", 60),
+    ]
     assert (n0, n1, m0) == (0, 1, 0)
     assert taken.key() == first.key()
     assert (given.start, given.end) == (first.start, first.end)

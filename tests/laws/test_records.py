@@ -171,7 +171,12 @@ def test_two_incarnations_with_different_labels_do_not_share_an_unattributed_rec
     line, anchor = Line(), group("s")
     old, new = group("s/x", anchor, inode=7, unit="x", uid="1"), group("s/x", anchor, inode=8, unit="x", uid="2")
     line.sweep(swept(0, [reading(anchor, 0, cpu=0), reading(old, 0, cpu=0)]))
-    line.sweep(swept(30 * S, [reading(anchor, 30 * S, cpu=30), reading(new, 30 * S, cpu=20), reading(old, 20 * S, cpu=10, gone=True)]))
+    line.sweep(
+        swept(
+            30 * S,
+            [reading(anchor, 30 * S, cpu=30), reading(new, 30 * S, cpu=20), reading(old, 20 * S, cpu=10, gone=True)],
+        )
+    )
     line.sweep(swept(MINUTE, [reading(anchor, MINUTE, cpu=30), reading(new, MINUTE, cpu=20)]))
     found = {(r.group.get("uid"), r.quantity) for r in line.records}
     assert found == {("1", 10), ("2", 20)}

@@ -1,5 +1,6 @@
 """SIGKILL at whatever instant: no unit lost, none counted twice, no line written twice (L2, L3)."""
 
+import itertools
 import json
 import os
 import random
@@ -8,7 +9,7 @@ import shutil
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -36,6 +37,7 @@ CALLS = {
     "ftruncate": "ftruncate",
     "openat": "openat",
 }
+STRIDE = 3  # of pwrite64: most of them write one page of a transaction that ends with an fdatasync
 WORKERS = 2
 
 
@@ -163,50 +165,189 @@ def undisturbed(workers: "SimpleQueue[Deaths]", memory: Path) -> Undisturbed:
     return Undisturbed(before, after)
 
 
-def relive(worker: Deaths, undisturbed: Undisturbed, memory: Path, life: int, deaths: list[tuple[str, str, int]]) -> list[tuple[str, str]]:
-    """Live a life through these deaths (call, fault, number), then to its end; how each attempt went.
+Fault = tuple[str, str, int]  # the call, what strace injects, into the how-many-th
+
+
+def relive(
+    worker: Deaths, undisturbed: Undisturbed, memory: Path, life: int, faults: Sequence[Fault]
+) -> list[tuple[str, str]]:
+    """Live a life through these faults, each in an attempt of its own, then in peace to its end; how each one ended.
 
     What is left must be what a life in peace leaves.
     """
     with tempfile.TemporaryDirectory(dir=memory) as directory:
         where = Path(shutil.copytree(undisturbed.before[life], Path(directory) / "life"))
         told = []
-        for name, fault, number in deaths:
+        for name, fault, number in faults:
             told.append(worker.live(where, life, CALLS[name], fault, number))
-            if number % 2 and fault == KILL:
+            if number % 2:
                 ship(where)
-        if told[-1][0] == "lived" and len(deaths) == 1 and fault == KILL:
-            return told
-        assert worker.live(where, life)[0] == "lived"
-        assert different(undisturbed.after[life], kept(where)) == [], f"life {life}, {deaths}: {told}"
+        if told[-1][0] != "untouched":
+            assert worker.live(where, life)[0] == "lived"
+        assert different(undisturbed.after[life], kept(where)) == [], f"life {life}, {faults}: {told}"
         return told
 
 
-@pytest.mark.timeout(600)
-def test_a_kill_at_any_system_call_of_the_recorded_script_leaves_the_same_records(
-    workers: "SimpleQueue[Deaths]", undisturbed: Undisturbed, memory: Path
-) -> None:
-    """Every write, sync, rename and unlink of three lives is a place to die, and none of them shows afterwards."""
+class Harm:
+    """What is done to the script, and where it struck: counts by (phase, call)."""
 
-    def die_everywhere(life: int, name: str) -> Counter[tuple[str, str]]:
-        worker = workers.get()
-        struck: Counter[tuple[str, str]] = Counter()
-        number = 1
+    def __init__(self, workers: "SimpleQueue[Deaths]", undisturbed: Undisturbed, memory: Path) -> None:
+        self._workers, self._undisturbed, self._memory = workers, undisturbed, memory
+        self.struck: Counter[tuple[str, str]] = Counter()
+
+    def each(self, jobs: Iterable[tuple[int, Sequence[Fault]]]) -> None:
+        """Relive lives through their faults, a few at a time."""
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for _ in pool.map(self._one, jobs):
+                pass
+
+    def everywhere(self, fault: str, names: Mapping[str, int], offset: int = 0) -> None:
+        """Inject `fault` into every call (or each so-many-th) of these names, in every life."""
+        jobs = [(life, name, stride) for name, stride in names.items() for life in range(len(LIVES))]
+
+        def until_untouched(job: tuple[int, str, int]) -> None:
+            life, name, stride = job
+            for number in itertools.count(1 + offset % stride, stride):
+                if self._one((life, [(name, fault, number)])) == "untouched":
+                    return
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for _ in pool.map(until_untouched, jobs):
+                pass
+
+    def _one(self, job: tuple[int, Sequence[Fault]]) -> str:
+        life, faults = job
+        worker = self._workers.get()
         try:
-            while True:
-                (outcome, phase), *_ = relive(worker, undisturbed, memory, life, [(name, KILL, number)])
-                if outcome == "lived":
-                    return struck
-                assert outcome == "killed"
-                struck[phase, name] += 1
-                number += 1
+            told = relive(worker, self._undisturbed, self._memory, life, faults)
         finally:
-            workers.put(worker)
+            self._workers.put(worker)
+        for (name, _, _), (outcome, phase) in zip(faults, told, strict=True):
+            if outcome != "untouched":
+                self.struck[phase if outcome == "killed" else f"and then {outcome}", name] += 1
+        return told[-1][0]
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = [pool.submit(die_everywhere, life, name) for name in CALLS for life in range(len(LIVES))]
-        struck: Counter[tuple[str, str]] = sum((job.result() for job in jobs), Counter())
+
+@pytest.fixture
+def harm(workers: "SimpleQueue[Deaths]", undisturbed: Undisturbed, memory: Path) -> Harm:
+    """A count that begins at nothing."""
+    return Harm(workers, undisturbed, memory)
+
+
+@pytest.fixture
+def seed() -> int:
+    """Another one each time, and printed."""
+    return int(os.environ.get("SEED") or random.SystemRandom().randrange(10**6))
+
+
+@pytest.mark.timeout(600)
+def test_a_kill_at_any_system_call_of_the_recorded_script_leaves_the_same_records(harm: Harm, seed: int) -> None:
+    """Every commit, sync, rename and unlink of three lives is a place to die, and none of them shows afterwards."""
+    harm.everywhere(KILL, dict.fromkeys(CALLS, 1) | {"pwrite64": STRIDE}, seed)
+    struck = Counter(phase for phase, _ in harm.struck.elements())
     for phase in ("sweep commit", "temp write", "prepare commit", "rename", "ack commit", "cut commit"):
-        assert sum(n for (where, _), n in struck.items() if where == phase) > 0, phase
-    lines = ["a SIGKILL at every system call that changes a file; each time the same records and lines as without:"]
-    publish("kills of the recorded script", [*lines, *histogram(struck, "phase")])
+        assert struck[phase] >= 3, phase
+    intro = f"SEED={seed}: SIGKILL at every system call that changes a file (pwrite64: at every {STRIDE}rd); each time"
+    intro += " the records, marks, evidence and lines of a run without:"
+    publish("kills of the recorded script", [intro, *histogram(harm.struck, "phase")])
+
+
+@pytest.mark.timeout(300)
+def test_deaths_while_recovering_from_deaths_leave_the_same_records(harm: Harm, seed: int) -> None:
+    """Recovery is killed too, up to four times in a row."""
+    dice = random.Random(seed)
+    reach = {"pwrite64": 300, "fdatasync": 30, "fsync": 20, "write": 6, "rename": 6, "unlink": 3, "openat": 30}
+
+    def row() -> list[Fault]:
+        names = dice.choices(list(reach), k=dice.randint(2, 4))
+        return [(name, KILL, dice.randint(1, reach[name])) for name in names]
+
+    harm.each((dice.randrange(len(LIVES)), row()) for _ in range(80))
+    intro = f"SEED={seed}: 80 lives killed 2 to 4 times in a row, recovery included:"
+    publish("kills of the recovery", [intro, *histogram(harm.struck, "phase")])
+
+
+@pytest.mark.timeout(300)
+def test_an_error_of_the_disk_repeats_and_loses_nothing(harm: Harm, seed: int) -> None:
+    """What could not be written, synced or renamed once is so by the next try, or by the next start, as it was."""
+    harm.everywhere("error=EIO", {"write": 1, "fsync": 1, "rename": 1, "fdatasync": 1, "pwrite64": 29}, seed)
+    publish("errors of the disk under the recorded script", [f"SEED={seed}", *histogram(harm.struck, "EIO")])
+
+
+# Aims for strace: what to trace, the call to die at, and the how-many-th of its thread.
+AIMS = {
+    "at a rename": ("/^rename(at2?)?$", 1),
+    "at a sync of the sink": ("fsync", 2),
+    "at a sync of the sink, later": ("fsync", 3),
+    "at a commit": ("fdatasync", 0),
+}
+
+
+class Victim:
+    """The real agent, killed again and again on one data directory."""
+
+    def __init__(self, directory: Path, config: Path, dice: random.Random) -> None:
+        self._directory, self._config, self._dice = directory, config, dice
+        self._log = directory / "agent.log"
+        self._trace = directory / "strace"
+        self.struck: Counter[tuple[str, str]] = Counter()
+
+    def at_random(self) -> None:
+        """Kill it at some instant of its first seconds."""
+        agent = Agent(self._config, log=self._log)
+        time.sleep(self._dice.uniform(0, 2.2))
+        agent.kill()
+        self.struck[self._found(), "at a random instant"] += 1
+
+    def aimed(self, aim: str) -> None:
+        """Have it die at a system call; if it has not come there after a while, at any instant."""
+        call, number = AIMS[aim]
+        inject = f"inject={call}:{KILL}:when={number or self._dice.randint(4, 25)}"
+        trace = "trace=fsync,fdatasync,/^rename(at2?)?$"
+        under = ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-o", str(self._trace), "-e", trace, "-e", inject]
+        agent = Agent(self._config, under=under, log=self._log)
+        try:
+            agent.process.wait(8)
+        except subprocess.TimeoutExpired:
+            pid = agent.process.pid
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+            agent.wait()
+            self.struck[self._found(), "at a random instant"] += 1
+        else:
+            agent.wait()
+            self.struck[self._traced(), aim] += 1
+
+    def _traced(self) -> str:
+        """What the last call was, and by the calls before it of what."""
+        calls = [line for line in self._trace.read_text().splitlines() if "+++" not in line and "resumed" not in line]
+        last = calls[-1]
+        before = [
+            line
+            for line in calls[:-1]
+            if "/spool.db" not in line and ("rename" in line or "/out" in line or "/audit" in line)
+        ]
+        renamed = bool(before) and any("rename" in line for line in before[-2:])
+        if "rename" in last:
+            return "rename"
+        if "fdatasync" not in last:
+            return "after rename" if renamed else "temp write" if ("/out" in last or "/audit" in last) else "open"
+        if "spool.db-wal" not in last:
+            return "checkpoint"
+        just = calls[-2] if len(calls) > 1 else ""
+        sink = "/out" in just or "/audit" in just
+        return "ack commit" if sink and renamed else "prepare commit" if sink else "sweep commit"
+
+    def _found(self) -> str:
+        """Where a death without a witness must have struck, by what it left."""
+        if "event=started" not in self._log.read_text().rpartition("event=stopped")[2][-2000:]:
+            return "open"
+        if any((self._directory / sink).glob(".*") for sink in ("out", "audit")):
+            return "temp write"
+        with tempfile.TemporaryDirectory() as copy:
+            for path in (self._directory / "data").glob("spool.db*"):
+                shutil.copy(path, copy)
+            db = apsw.Connection(f"{copy}/spool.db")
+            under_way = db.execute("SELECT count(*) FROM submission WHERE delivered IS NULL").get
+            db.close()
+        return "after rename" if under_way else "elsewhere"

@@ -217,11 +217,7 @@ def test_the_tree_is_what_the_file_system_is(
             source.read()
             continue
         sweep = source.sweep()
-        there = {
-            f"cg/{BOOT[:8]}/unified#{d.stat().st_ino}"
-            for d in machine.base.glob("a/**/")
-            if d.is_dir()
-        }
+        there = {f"cg/{BOOT[:8]}/unified#{d.stat().st_ino}" for d in machine.base.glob("a/**/") if d.is_dir()}
         assert sweep.listing == there
         assert {reading.resource.key for reading in sweep.readings if not reading.gone} == there
         read: set[str] = set()
