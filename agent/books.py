@@ -11,7 +11,7 @@ from msgspec import Struct
 from agent.attribution import Attribution, Owner
 from agent.model import Balance, Dimension, Gap, Meter, Resource, Sweep
 from agent.record import UsageRecord
-from agent.usage import Cursor, Track, hold_until, measure
+from agent.usage import Cursor, Track, floor_ms, hold_until, measure
 from agent.windows import Cell, Closed, Segments, Share, Windows
 
 MAX_LATENESS = 120_000_000_000  # how long a source that lags the others is waited for
@@ -138,10 +138,12 @@ class Books:
                 [self.windows.reach(meter), *(self.cursors[s].at for s in sources if s in self.cursors)], default=0
             )
             ends[meter] = at
+            marks = (t.marks.get(meter) for s in sources for t in self.tracks.get(s, {}).values())
+            latest = max((anchor + floor_ms(m.taken) for m in marks if m is not None), default=0)  # `at` may lie ahead
             for source in sources:
                 basis = self.cursors[source].basis if source in self.cursors else ""
                 for key, track in self.tracks.get(source, {}).items():
-                    for usage in hold_until(track, meter, self.meters[meter], anchor, at):
+                    for usage in hold_until(track, meter, self.meters[meter], anchor, min(at, latest)):
                         self.windows.add(usage, self.attribution, self._judge(key, self.tracks[source], basis), ())
                         touched.add(key)
             self.windows.segments.begin(meter, at, window or self.window)

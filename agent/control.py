@@ -22,7 +22,8 @@ async def serve(directory: Path, answers: Mapping[str, Answer]) -> asyncio.Serve
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = json.loads(await asyncio.wait_for(reader.readline(), 5))
+            async with asyncio.timeout(5):
+                request = json.loads(await reader.readline())
             reply = {"answer": await answers[request["do"]]()}
         except AgentError as e:
             reply = {"error": str(e)}

@@ -40,6 +40,7 @@ from agent.telemetry import Listener, Telemetry, listen
 KINDS: Mapping[str, tuple[Meter, ...]] = {"host": host.METERS, "cgroups": cgroups.METERS}
 METERS = {meter.name: meter for meters in KINDS.values() for meter in meters}
 ANCHOR_SECONDS = 60.0  # an agent that is being replaced has this long to let go of its anchors
+ONE_SIGNAL = 1.0  # seconds in which a process and its group may be signalled by one act
 CHANGE_SECONDS = 5.0  # how often the configuration's file is looked at
 STALL_SWEEPS = 3  # sample intervals without a commit after which we are not healthy
 NOT_YET = "no sweep has been committed yet"
@@ -110,6 +111,7 @@ class Daemon:
         self._thread = ThreadPoolExecutor(1, "spool")
         self._stopping, self._reload = asyncio.Event(), asyncio.Event()
         self._broken: Exception | None = None
+        self._asked_at: float | None = None  # monotonic seconds of the first signal to stop
         self.address: tuple[str, int] | None = None  # of telemetry
 
     def stop(self) -> None:
@@ -279,8 +281,9 @@ class Daemon:
         self._anchors.close()
 
     def _asked_to_stop(self) -> None:
-        if self._stopping.is_set():
+        if self._asked_at is not None and time.monotonic() - self._asked_at > ONE_SIGNAL:
             os._exit(1)  # a second signal leaves at once: what is uncommitted, the counters still hold
+        self._asked_at = self._asked_at or time.monotonic()
         self._stopping.set()
 
     # -- measuring -------------------------------------------------------------------------------------------------

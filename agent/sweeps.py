@@ -84,8 +84,10 @@ class Sweeps:
 
 async def either(event: asyncio.Event, seconds: float) -> bool:
     """Wait for `event` or for `seconds`; whether it was the event, which is cleared."""
+    # Not wait_for: in Python 3.11 it forgets a cancellation that comes in the same turn as the event.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     happened = event.is_set()
     event.clear()
     return happened

@@ -297,7 +297,8 @@ class _Measuring:
                 up = (resource.parent, meter.name)
                 self.inner[up] = self.inner.get(up, 0) + sample.value
         mark = track.marks.get(meter.name)
-        track.marks[meter.name] = Mark(sample.identity, level, until, sample.value)
+        known = max(until, mark.taken) if mark is not None else until
+        track.marks[meter.name] = Mark(sample.identity, level, known, sample.value)
         if mark is None and began is not None:  # born and gone since the last sweep: it held what its birth showed
             mark = Mark(sample.identity, level, began, sample.value)
         if mark is None or until <= mark.taken:

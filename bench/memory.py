@@ -5,8 +5,6 @@ first quarter, in which they start. The agent serves its telemetry meanwhile; th
 is in its favour.
 """
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,12 +16,11 @@ from msgspec import Struct
 from agent.sources.host import METERS
 from bench import collector
 from bench.collector import NotBuiltError
-from bench.process import Syncs, cpu_ns, pss, status
+from bench.process import Syncs, alive, cpu_ns, pss, started, status
 from bench.scale import Scale
 from bench.table import mib, show
 
 INTERVAL = 15
-STOP_SECONDS = 30
 
 
 class Watched(Struct):
@@ -33,6 +30,7 @@ class Watched(Struct):
     running: int
     resident: int
     most: int
+    anonymous: int
     proportional: int
 
 
@@ -58,68 +56,48 @@ def agent(data: Path) -> list[str]:
     return [sys.executable, "-m", "agent", "run", "--config", str(config)]
 
 
-def peer(data: Path, *, build: bool) -> list[str]:
-    """The command that runs the Collector. Raises NotBuiltError."""
-    program = collector.built(build=build)
-    config = data / "otelcol.yaml"
-    config.write_text(collector.configuration(INTERVAL, data / "otelcol.out"))
+def peer(name: str, data: Path, *, build: bool) -> list[str]:
+    """The command that runs one build of the Collector. Raises NotBuiltError."""
+    program = collector.built(name, build=build)
+    config = data / f"otelcol-{name}.yaml"
+    config.write_text(collector.configuration(INTERVAL, data / f"otelcol-{name}.out"))
     return [str(program), "--config", str(config)]
 
 
 def run(scale: Scale, data: Path) -> None:
     """Print the table."""
     commands = {"agent": agent(data / "agent")}
-    try:
-        commands["Collector"] = peer(data, build=scale.build)
-    except NotBuiltError as error:
-        print(f"without OpenTelemetry Collector: {error}")
+    for name in collector.BUILDS:
+        try:
+            commands[f"Collector, {name}"] = peer(name, data, build=scale.build)
+        except NotBuiltError as error:
+            print(f"without OpenTelemetry Collector, {name}: {error}")
     syncs = Syncs(data / "strace")
     with ExitStack() as stack:
-        started = {name: _started(command, data / f"{name}.log", stack) for name, command in commands.items()}
+        running = {name: started(command, data / f"{name}.log", stack) for name, command in commands.items()}
         if not syncs.missing:  # a second agent beside the first, which is not slowed by being traced
-            _started([*syncs.command(), *agent(data / "traced")], data / "traced.log", stack)
+            started([*syncs.command(), *agent(data / "traced")], data / "traced.log", stack)
         began = time.time()
         time.sleep(scale.seconds / 4)
-        starting = {name: cpu_ns(process.pid) for name, process in started.items()}
+        starting = {name: cpu_ns(alive(process)) for name, process in running.items()}
         time.sleep(scale.seconds * 3 / 4)
-        for name, process in started.items():
-            if process.poll() is not None:
-                raise RuntimeError(f"{name} ended: {(data / name).with_suffix('.log').read_text()[-2000:]}")
-        watched = {name: _watched(process.pid, starting[name]) for name, process in started.items()}
+        watched = {name: _watched(alive(process), starting[name]) for name, process in running.items()}
         ended = time.time()
     _table(watched, scale.seconds, None if syncs.missing else syncs.between(began, ended) / (ended - began))
 
 
-def _started(command: list[str], log: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
-    """Start a program that `stack` ends."""
-    with log.open("w") as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
-    stack.callback(_stop, process)
-    return process
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end, and what runs under it (strace hands on no signal); after a while make it."""
-    for signal in (15, 9):
-        if process.poll() is None:
-            os.killpg(process.pid, signal)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        return
-
-
 def _watched(pid: int, starting: int) -> Watched:
-    return Watched(starting, cpu_ns(pid) - starting, status("VmRSS", pid), status("VmHWM", pid), pss(pid))
+    running, resident, most = cpu_ns(pid) - starting, status("VmRSS", pid), status("VmHWM", pid)
+    return Watched(starting, running, resident, most, status("RssAnon", pid), pss(pid))
 
 
 def _table(watched: dict[str, Watched], seconds: int, syncs: float | None) -> None:
     quarter = seconds / 4
-    other = watched.get("Collector")
+    others = [w.most for name, w in watched.items() if name != "agent"]
     rows: list[tuple[str, Callable[[Watched], str], str]] = [
         ("resident", lambda w: mib(w.resident), "≤ 48 MiB"),
-        ("resident, most", lambda w: mib(w.most), f"≤ {mib(other.most)}, the Collector's" if other else ""),
+        ("resident, most", lambda w: mib(w.most), f"≤ {mib(min(others))}, a Collector's" if others else ""),
+        ("  of that not backed by files", lambda w: mib(w.anonymous), ""),
         ("proportional (PSS)", lambda w: mib(w.proportional), ""),
         (f"CPU in the first {quarter:.0f} s", lambda w: f"{w.starting / 1e9:.3f} s", ""),
         (f"CPU in the {seconds - quarter:.0f} s after", lambda w: f"{w.running / 1e9:.3f} s", ""),

@@ -1,8 +1,14 @@
 """What the kernel says of a process: CPU time, memory, and through strace its fsyncs."""
 
+import os
 import shutil
+import signal
+import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
+
+STOP_SECONDS = 30
 
 
 def cpu_ns(pid: int) -> int:
@@ -28,6 +34,33 @@ def reset_high_water() -> None:
 def _kib(text: str, field: str) -> int:
     line = next(line for line in text.splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
+
+
+def started(command: list[str], log: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
+    """Start a program that `stack` ends; what it says goes to `log`."""
+    with log.open("w") as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+    stack.callback(_stop, process)
+    return process
+
+
+def alive(process: "subprocess.Popen[bytes]") -> int:
+    """Its pid. Raises RuntimeError when it has ended: a zombie's figures would be somebody's."""
+    if process.poll() is not None:
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+    return process.pid
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ask it to end, and what runs under it (strace hands on no signal); after a while make it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        return
 
 
 class Syncs:

@@ -39,7 +39,7 @@ def test_the_sweep_bench_meters_real_groups_and_removes_them(tmp_path: Path) -> 
     reason = tenants.unable()
     require(reason is None, reason or "")
     text = printed("sweep", data=tmp_path)
-    for part in ("machine:", "synchronous=2", "share of one core", "3 groups", "≤ 50 ms", "fsyncs per sweep"):
+    for part in ("machine:", "synchronous=2", "the agent in real time", "3 groups", "≤ 50 ms", "fsyncs per sweep"):
         assert part in text
     groups = [name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.startswith(tenants.PREFIX)]
     assert [name for name in groups if not Path("/proc", name.removeprefix(tenants.PREFIX)).exists()] == []

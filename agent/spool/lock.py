@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from agent.errors import CannotStartError
 
@@ -59,7 +60,7 @@ class AnchorLocks:
         """Hold exactly these. An agent that is being replaced has `wait` seconds to let go."""
         wanted = set(anchors)
         for anchor in sorted(wanted - self._held.keys()):
-            path = self._run_dir / f"anchor-{anchor.replace('/', '-')}.lock"
+            path = self._run_dir / f"anchor-{quote(anchor, safe='')}.lock"
             cure = "Stop the other agent, or give the two different anchors."
             self._held[anchor] = Lock(
                 path, f"sources: anchor {anchor}", cure, wait=self._wait, while_waiting=self._while_waiting

@@ -1,14 +1,16 @@
 """The spool's other side: what each sink is still owed, and what was frozen for it."""
 
+import sys
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
 
 from agent.record import with_seq
 from agent.spool.store import Spool
+from agent.spool.transaction import transaction
 
 BILLED = ("usage", "manual", "correction")  # L7: a billing sink gets these; a copy gets everything
 
@@ -43,7 +45,7 @@ class Outbox:
         """Make a sink known. A new one starts at records closed from `since` on; None: after it was added."""
         query = "SELECT coalesce(max(seq), 0) FROM record WHERE closed < coalesce(?, closed + 1)"
         last = self._db.execute(query, (since,)).get
-        with self._db:
+        with transaction(self._db):
             self._db.execute("INSERT OR IGNORE INTO sink VALUES(?,?,?,?)", (sink, kind, role, last))
             self._db.execute("UPDATE sink SET role=? WHERE id=?", (role, sink))
 
@@ -53,7 +55,7 @@ class Outbox:
 
     def remove(self, sink: str) -> None:
         """Forget a sink that is owed nothing."""
-        with self._db:
+        with transaction(self._db):
             self._db.execute("DELETE FROM sink WHERE id=?", (sink,))
 
     def backlog(self, sink: str) -> tuple[int, int | None]:
@@ -64,28 +66,40 @@ class Outbox:
 
     def next(self, sink: str, limit: int) -> Batch | None:
         """The next records it is owed, in order, or None. Bytes that fail their CRC go to quarantine."""
-        role, position = next(iter(self._db.execute("SELECT role, position FROM sink WHERE id=?", (sink,))))
-        rows: Iterable[tuple[int, str, int, bytes]] = self._db.execute(
-            "SELECT seq, kind, crc, body FROM record AS r WHERE seq > ? AND NOT EXISTS"
-            " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) ORDER BY seq LIMIT ?",
-            (position, limit),
-        )
+        role, position = self._standing(sink)
         seqs, ids, lines = [], [], []
-        seen = None
-        for seq, kind, crc, body in rows:
-            seen = seq
-            if zlib.crc32(body) != crc:
-                self._quarantine(seq, body)
-            elif role == "copy" or kind in BILLED:
+        reached = None
+        for seq, owed, body in self._rows(role, position, sys.maxsize, limit):
+            reached = seq
+            if owed:
                 seqs.append(seq)
                 ids.append(_id(body))
                 lines.append(with_seq(body, seq))
-        return None if seen is None else Batch(seen, tuple(seqs), tuple(ids), tuple(lines))
+        return None if reached is None else Batch(reached, tuple(seqs), tuple(ids), tuple(lines))
+
+    def _standing(self, sink: str) -> tuple[str, int]:
+        role, position = next(iter(self._db.execute("SELECT role, position FROM sink WHERE id=?", (sink,))))
+        return role, position
+
+    def _rows(self, role: str, after: int, last: int, limit: int) -> Iterator[tuple[int, bool, bytes]]:
+        """(seq, whether a sink of this role is owed it, body) of what is not held."""
+        rows: list[tuple[int, str, int, bytes]] = list(
+            self._db.execute(
+                "SELECT seq, kind, crc, body FROM record AS r WHERE seq > ? AND seq <= ? AND NOT EXISTS"
+                " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) ORDER BY seq LIMIT ?",
+                (after, last, limit),
+            )
+        )
+        for seq, kind, crc, body in rows:
+            sound = zlib.crc32(body) == crc
+            if not sound:
+                self._quarantine(seq, body)
+            yield seq, sound and (role == "copy" or kind in BILLED), body
 
     def prepare(self, sink: str, batch: Batch, name: str, digest: bytes, now: int) -> Submission:
         """Record durably that `batch` has been frozen under `name`; from here it may leave."""
         first, last = batch.seqs[0], batch.position
-        with self._db:
+        with transaction(self._db):
             self._db.execute(
                 "INSERT INTO submission(sink, first, last, name, digest, prepared) VALUES(?,?,?,?,?,?)",
                 (sink, first, last, name, digest, now),
@@ -102,21 +116,20 @@ class Outbox:
 
     def members(self, submission: Submission) -> list[tuple[bytes, int]]:
         """(id, seq) of the records in a submission."""
-        (role,) = next(iter(self._db.execute("SELECT role FROM sink WHERE id=?", (submission.sink,))))
-        query = "SELECT kind, body, seq FROM record WHERE seq BETWEEN ? AND ?"
-        rows: Iterable[tuple[str, bytes, int]] = self._db.execute(query, (submission.first, submission.last))
-        return [(_id(body), seq) for kind, body, seq in rows if role == "copy" or kind in BILLED]
+        role, _ = self._standing(submission.sink)
+        rows = self._rows(role, submission.first - 1, submission.last, sys.maxsize)
+        return [(_id(body), seq) for seq, owed, body in rows if owed]
 
     def delivered(self, submission: Submission, members: Iterable[tuple[bytes, int]], now: int) -> None:
         """The sink has it. Sorted, since random-like ids in order touch each page of their index once."""
-        with self._db:
+        with transaction(self._db):
             self._db.execute("UPDATE submission SET delivered=? WHERE id=?", (now, submission.id))
             self._advance(submission.sink, submission.last)
             self._db.executemany("INSERT OR IGNORE INTO delivered VALUES(?,?)", sorted(members))
 
     def skip(self, sink: str, batch: Batch) -> None:
         """Pass over a batch that holds nothing for this sink."""
-        with self._db:
+        with transaction(self._db):
             self._advance(sink, batch.position)
 
     def _advance(self, sink: str, position: int) -> None:

@@ -3,6 +3,7 @@
 import apsw
 
 from agent.errors import SpoolError
+from agent.spool.transaction import transaction
 
 PAGE = 4096
 VERSION = 1
@@ -29,8 +30,9 @@ CREATE TABLE IF NOT EXISTS quarantine(id INTEGER PRIMARY KEY, at INTEGER NOT NUL
   body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS audit(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
   why TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS digest(day TEXT PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL,
-  records INTEGER NOT NULL, sha256 BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS digest(first INTEGER PRIMARY KEY, last INTEGER NOT NULL, day TEXT NOT NULL,
+  records INTEGER NOT NULL, sha256 BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS spent(start INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY(start, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reserve(id INTEGER PRIMARY KEY, pages BLOB NOT NULL);
 """
 
@@ -56,6 +58,6 @@ def create(db: apsw.Connection, max_bytes: int) -> None:
         raise SpoolError(f"spool: format {version} was written by a later release; this one reads up to {VERSION}")
     if version == VERSION:
         return
-    with db:
+    with transaction(db):
         db.execute(_TABLES)
         db.pragma("user_version", VERSION)

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,12 +16,15 @@ from agent.record import UsageRecord
 from agent.spool import schema
 from agent.spool.identity import ENDED, Identity, Witness, foreign, private_directory, sync_directory
 from agent.spool.lock import Lock
-from agent.spool.retention import digest_days, expire
+from agent.spool.retention import digest_days, expire, forget
+from agent.spool.space import free, make_room, refill
+from agent.spool.transaction import transaction
 from agent.usage import Cursor
 from agent.windows import Closed
 
 FILE = "spool.db"
 MAINTENANCE = 60 * 1_000_000_000
+SPENT = "SELECT n FROM spent WHERE start=?1 AND key=?2"
 
 
 class Spool:
@@ -37,6 +39,7 @@ class Spool:
         self._commit = int(self.meta("commit") or b"0")
         self.appended = 0  # bytes of records and evidence written by this process
         self._maintained = 0
+        self._forgotten = int(self.meta("forgotten") or b"0")
         self._ids = dict(db.execute("SELECT key, id FROM resource"))
         self._listings: dict[str, frozenset[str]] = {}
         self._meta_written: dict[str, bytes] = {}
@@ -85,7 +88,7 @@ class Spool:
             identity = _begin_epoch(db, fingerprint, reason, now)
         spool = cls(db, directory, run_dir, identity, lock, reserve)
         spool.restored = reason
-        spool.refill_reserve()
+        refill(db, directory, reserve)
         return spool
 
     def new_epoch(self, reason: str, now: int) -> None:
@@ -132,7 +135,7 @@ class Spool:
     def forget_sources(self, configured: set[str]) -> None:
         """Drop the cursors and marks of sources that are no longer read; their open windows stay until they close."""
         for source in [s for (s,) in self.db.execute("SELECT source FROM cursor") if s not in configured]:
-            with self.db:
+            with transaction(self.db):
                 self.db.execute("DELETE FROM listing WHERE source=?", (source,))
                 rows: list[tuple[int, bytes]] = list(self.db.execute("SELECT id, body FROM resource"))
                 for row_id, body in rows:
@@ -148,7 +151,7 @@ class Spool:
 
     def audit(self, at: int, who: str, what: str, why: str) -> None:
         """Note what a person did."""
-        with self.db:
+        with transaction(self.db):
             self.db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,?,?,?)", (at, who, what, why))
 
     # -- the transaction -----------------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ class Spool:
         try:
             return self._transact(commit, now, meta or {}, list(records), evidence=True)
         except SpoolFullError:  # evidence goes first, then cursors stop (DESIGN §6)
-            self._make_room(now)
+            make_room(self.db, now)
             return self._transact(commit, now, meta or {}, list(records), evidence=False)
 
     def _transact(
@@ -181,19 +184,16 @@ class Spool:
             records = commit.closed + records
         number = self._commit + 1
         added: dict[str, int] = {}
-        try:
-            with self.db:
-                if commit is not None:
-                    self._write_rows(commit.rows, added)
-                    if commit.source is not None and commit.cursor is not None:
-                        self._write_cursor(commit.source, commit.cursor)
-                seqs = [self._write_record(closed, now, evidence=evidence) for closed in records]
-                for name, value in values.items():
-                    if self._meta_written.get(name) != value:
-                        self._put(name, value)
-                self._put("commit", b"%d" % number)
-        except apsw.Error as e:
-            raise _translate(e) from e
+        with transaction(self.db):
+            if commit is not None:
+                self._write_rows(commit.rows, added)
+                if commit.source is not None and commit.cursor is not None:
+                    self._write_cursor(commit.source, commit.cursor)
+            seqs = [self._write_record(closed, now, evidence=evidence) for closed in records]
+            for name, value in values.items():
+                if self._meta_written.get(name) != value:
+                    self._put(name, value)
+            self._put("commit", b"%d" % number)
         self._commit = number
         self._ids.update(added)
         if commit is not None:
@@ -230,9 +230,11 @@ class Spool:
 
     def _write_record(self, closed: Closed, now: int, *, evidence: bool) -> int:
         record, key = closed.record, closed.record.key()
-        last = self.db.execute("SELECT max(n) FROM record WHERE start=? AND key=?", (record.start, key)).get
-        n = 0 if last is None else last + 1
-        seq = self._insert(record, key, n, now)
+        query = "SELECT max(n) + 1 FROM record WHERE start=?1 AND key=?2"
+        following = self.db.execute(f"SELECT coalesce(({query}), ({SPENT}), 0)", (record.start, key)).get
+        seq = self._insert(record, key, int(str(following)), now)
+        if record.start < self._forgotten:
+            self.db.execute("INSERT INTO held VALUES(?,?,'later than the ledger remembers',?)", (seq, seq, now))
         if evidence and closed.evidence:
             body = zlib.compress(msgspec.json.encode(closed.evidence), 1)
             self.db.execute("INSERT INTO evidence VALUES(?,?)", (seq, body))
@@ -248,42 +250,16 @@ class Spool:
 
     # -- space and shutting ----------------------------------------------------------------------------------------
 
-    def refill_reserve(self) -> None:
-        """Set pages aside, in the file and in its WAL, for hours of in-place updates on a full disk."""
-        held = self.db.execute("SELECT count(*) FROM reserve").get
-        blob = 64 << 10
-        wanted = self._reserve // 2 // blob - held
-        if wanted <= 0 or shutil.disk_usage(self.directory).free < 4 * self._reserve:
-            return
-        try:
-            with self.db:  # one transaction through the WAL, so that the WAL's file has grown by as much
-                self.db.executemany("INSERT INTO reserve(pages) VALUES(zeroblob(?))", [(blob,)] * wanted)
-            self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-        except apsw.FullError:
-            return  # there is no room for a reserve now; the next minute tries again
-        except apsw.Error as e:
-            raise _translate(e) from e
-
-    def _make_room(self, now: int) -> None:
-        """Free the reserve, and a step of what is delivered and digested, within its retention or not."""
-        try:
-            with self.db:
-                self.db.execute("DELETE FROM reserve")
-            expire(self.db, now, 0, 0)
-        except apsw.Error as e:
-            raise _translate(e) from e
-
     def maintain(self, now: int, retention: int, evidence_retention: int) -> None:
-        """Once a minute: a day's digest, a step of what is past its time, the reserve."""
+        """Once a minute: a day's digest, a step of what is past its time, the reserve. Raises SpoolError."""
         if now - self._maintained < MAINTENANCE:
             return
         self._maintained = now
-        try:
-            digest_days(self.db, now)
-            expire(self.db, now, retention, evidence_retention)
-            self.refill_reserve()
-        except apsw.Error as e:
-            raise _translate(e) from e
+        digest_days(self.db, now)
+        if expire(self.db, now, retention, evidence_retention):
+            self._forgotten = now - 2 * retention
+            forget(self.db, self._forgotten)
+        refill(self.db, self.directory, self._reserve)
 
     def held_unattributed(self, closed_since: int) -> int:
         """How many unattributed records can still find an owner."""
@@ -294,8 +270,7 @@ class Spool:
     @property
     def free(self) -> int:
         """Bytes until the cap or the end of the disk, whichever is nearer."""
-        pages = self.db.pragma("max_page_count") - self.db.pragma("page_count") + self.db.pragma("freelist_count")
-        return min(int(pages) * schema.PAGE, shutil.disk_usage(self.directory).free)
+        return free(self.db, self.directory)
 
     @property
     def bytes(self) -> int:
@@ -353,7 +328,7 @@ def _begin_epoch(db: apsw.Connection, fingerprint: Mapping[str, str], reason: st
     identity = Identity(secrets.token_hex(16), dict(fingerprint))
     cursors = [msgspec.json.decode(body, type=Cursor) for (body,) in db.execute("SELECT body FROM cursor")]
     booked = max((cursor.at for cursor in cursors), default=None)
-    with db:
+    with transaction(db):
         if reason is not None and booked is not None:
             gap = msgspec.json.encode((booked, reason))  # becomes a gap record with the first sweep
             db.execute("INSERT OR REPLACE INTO meta VALUES('epoch_gap',?)", (gap,))
@@ -367,9 +342,3 @@ def _begin_epoch(db: apsw.Connection, fingerprint: Mapping[str, str], reason: st
         if reason is not None:
             db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,?,?,?)", (now, "agent", "new epoch", reason))
     return identity
-
-
-def _translate(error: apsw.Error) -> SpoolError:
-    if isinstance(error, apsw.FullError):
-        return SpoolFullError(f"spool: no space left ({error}). Free disk space, or raise spool.max_bytes.")
-    return SpoolError(f"spool: {type(error).__name__}: {error}. The disk or the file fails; nothing was written.")

@@ -10,12 +10,11 @@ from agent.attribution import Customer, Rules
 from agent.errors import SpoolError
 from agent.metering import Metering, Plan, Swept
 from agent.model import Dimension
-from agent.model import NS_PER_S as S
 from agent.record import UsageRecord
 from agent.spool import Spool
 from agent.spool.outbox import Outbox
 from tests.laws.kernel import Kernel, KernelSource
-from tests.laws.scene import CPU_SECONDS, METERS, MINUTE, NOON
+from tests.laws.scene import CPU_SECONDS, METERS, MINUTE, NOON, S
 
 MIB = 1 << 20
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent.attribution import Attribution, Customer, Rules, revise
 from agent.books import Books, Commit, Snapshot
-from agent.model import NS_PER_S as S
-from agent.model import Dimension, Meter, Reading, Resource, Sample, Sweep
+from agent.model import NS_PER_S, Dimension, Meter, Reading, Resource, Sample, Sweep
 from agent.record import UsageRecord
 from agent.usage import Cursor, Measured, Track, measure
 
+S = NS_PER_S
 NOON = 1_800_000_000 * S  # billing time at boottime 0; a multiple of every window used here
 MINUTE = 60 * S
 

@@ -1,23 +1,22 @@
 """ACCOUNTING §1: counter identities and falls (law L4)."""
 
+from agent.model import Sample
 from agent.usage import Mark, difference
 from tests.laws.scene import CPU_SECONDS, NOON, Line, Measuring, S, booked, customer, group, reading, swept
-
-UNIT = group("a.service", group("a.slice"), unit="a.service")
 
 
 def walk(values: list[int], *, falls: str) -> tuple[list[int], list[str]]:
     """What each value after the first moved, and the anomalies on the way."""
-    _, mark, _ = difference(None, UNIT_SAMPLE(values[0]), born=False, falls=falls)
+    _, mark, _ = difference(None, sampled(values[0]), born=False, falls=falls)
     moved, anomalies = [], []
     for value in values[1:]:
-        more, mark, anomaly = difference(mark, UNIT_SAMPLE(value), born=False, falls=falls)
+        more, mark, anomaly = difference(mark, sampled(value), born=False, falls=falls)
         moved.append(more)
         anomalies += [anomaly] if anomaly is not None else []
     return moved, anomalies
 
 
-def UNIT_SAMPLE(value: int, identity: str = "inode-7"):  # type: ignore[no-untyped-def]  # noqa: N802 - reads as a noun
+def sampled(value: int, identity: str = "inode-7") -> Sample:
     """One reading of one counter."""
     return reading(group(identity, inode=0), 1 * S, cpu=value).samples[0]
 
@@ -92,7 +91,7 @@ def test_a_dip_is_counted_as_an_anomaly_and_is_no_flag() -> None:
 
 def test_a_new_identity_starts_at_zero() -> None:
     """§1: only a new identity does; here the same resource's counter was made anew."""
-    moved, mark, anomaly = difference(Mark("inode-7", 100, 0), UNIT_SAMPLE(30, "inode-8"), born=False)
+    moved, mark, anomaly = difference(Mark("inode-7", 100, 0), sampled(30, "inode-8"), born=False)
     assert (moved, mark.value, anomaly) == (30, 30, None)
 
 

@@ -1,5 +1,6 @@
 """ACCOUNTING §5: unattributed usage that finds its owner while it is held, as pairs that only add."""
 
+import contextlib
 from pathlib import Path
 
 from agent.attribution import Customer
@@ -71,11 +72,9 @@ def test_a_pair_is_one_transaction(tmp_path: Path) -> None:
                 raise RuntimeError("killed")
         return True
 
-    life.spool.db.exec_trace = fail_on_second  # type: ignore[assignment]
-    try:
+    life.spool.db.exec_trace = fail_on_second
+    with contextlib.suppress(RuntimeError):
         life.adopt(acme())
-    except RuntimeError:
-        pass
     assert len(statements) == 2
     life.spool.db.exec_trace = None
     life.kill()

@@ -2,8 +2,7 @@
 
 import pytest
 
-from agent.model import NS_PER_MS, Resource, Sample
-from agent.model import Reading as R
+from agent.model import NS_PER_MS, Reading, Resource, Sample
 from agent.usage import TICK, settle
 from tests.laws.scene import (
     CORES,
@@ -26,9 +25,9 @@ BETA = group("c.slice/beta.slice", ANCHOR, inode=3, unit="beta.slice")
 CUSTOMERS = (customer("acme", unit="acme.slice"), customer("beta", unit="beta.slice"))
 
 
-def at(resource: Resource, value: int, taken: int, *, gone: bool = False) -> R:
+def at(resource: Resource, value: int, taken: int, *, gone: bool = False) -> Reading:
     """A reading of CPU time at its own instant."""
-    return R(resource, (Sample("cpu.time", resource.key, value, taken),), gone)
+    return Reading(resource, (Sample("cpu.time", resource.key, value, taken),), gone)
 
 
 def test_every_delta_of_a_sweep_shares_one_span_so_that_a_window_never_books_9_2_of_6_0_seconds() -> None:
@@ -90,8 +89,8 @@ def test_a_parent_read_last_would_over_book_and_read_first_does_not() -> None:
 def test_a_parent_read_last_shows_as_unowned_usage_that_its_children_book_again() -> None:
     """§2, why the order matters: what the parent has beyond its children is booked to its owner at once.
 
-    Parent-last, the same 18.7 ms are booked at the parent now and at the child in the next sweep: the sum runs ahead of
-    the anchor only until then, for the mark holds it as a debt. Parent-first it is never booked to the wrong one.
+    Parent-last, the same 18.7 ms are booked to the parent's owner now and to the child's in the next sweep. The debt
+    makes it good only when the parent has usage of its own again; parent-first, nobody is booked too much at all.
     """
     skew, measure = 18_700_000, Measuring()
     measure(swept(0, [at(ANCHOR, 0, 0), at(ACME, 0, 0)]))

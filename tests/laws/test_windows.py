@@ -2,7 +2,7 @@
 
 from agent.model import Dimension
 from agent.usage import split
-from tests.laws.scene import CPU_SECONDS, MINUTE, NOON, Line, S, customer, group, reading, swept
+from tests.laws.scene import CPU_SECONDS, NOON, Line, S, customer, group, reading, swept
 
 UNIT = group("a", unit="a")
 ACME = customer("acme", unit="a")
@@ -272,6 +272,17 @@ def test_a_gauge_is_held_up_to_the_cut() -> None:
     assert [(s[0], s[1], s[3]) for s in spans(line)] == [(0, 20, 200_000), (20, 60, 400_000)]
 
 
+def test_a_cut_after_a_step_back_holds_no_gauge_into_the_future() -> None:
+    """L5: [the clock went back 37 s, and the cut held the level for 37 s that had not passed: billed twice]."""
+    line, back = Line(ACME, dimensions=[MEMORY]), NOON - 37 * S
+    line.sweep(swept(60 * S, [reading(UNIT, 60 * S, memory=1)]))
+    line.sweep(swept(70 * S, [reading(UNIT, 70 * S, memory=1)]), anchor=back)
+    line.cut(back)
+    for at in (80, 140):
+        line.sweep(swept(at * S, [reading(UNIT, at * S, memory=1)]), anchor=back)
+    assert line.billed("acme") + line.open("acme") == 80_000
+
+
 def test_covered_is_the_union_of_what_was_observed_and_partial_says_that_it_is_less() -> None:
     """§6: of two units of one customer, one observed 0–20 s and one 10–30 s: 30 of 60 s."""
     line = Line(customer("acme", unit="a*"), dimensions=[IO])
@@ -294,4 +305,4 @@ def test_a_window_that_was_observed_whole_is_not_partial() -> None:
 def test_split_floors_each_cumulative_share() -> None:
     """L6: the parts depend on no order and no float."""
     assert list(split(10, 0, 3, [1, 2])) == [(0, 1, 3), (1, 2, 3), (2, 3, 4)]
-    assert list(split(10**30, 0, 3, [1, 2]))[0] == (0, 1, 10**30 // 3)
+    assert next(iter(split(10**30, 0, 3, [1, 2]))) == (0, 1, 10**30 // 3)

@@ -6,7 +6,10 @@ import os
 import random
 import re
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +23,10 @@ from msgspec import Struct
 
 from tests.conftest import require
 from tests.faults.deaths import Deaths
-from tests.faults.report import histogram, publish
+from tests.faults.process import Agent, Delivered, configuration, in_flight
+from tests.faults.report import histogram, publish, table
 from tests.faults.script import GROUPS, LIVES, used
+from tests.real.burners import anchor
 
 pytestmark = [pytest.mark.real, pytest.mark.fault]
 
@@ -318,6 +323,11 @@ class Victim:
             agent.wait()
             self.struck[self._traced(), aim] += 1
 
+    def aimed_enough(self) -> bool:
+        """Whether death struck commits and renames three times each."""
+        where = Counter(phase for phase, _ in self.struck.elements())
+        return where["rename"] >= 3 and sum(where[f"{what} commit"] for what in ("sweep", "prepare", "ack")) >= 3
+
     def _traced(self) -> str:
         """What the last call was, and by the calls before it of what."""
         calls = [line for line in self._trace.read_text().splitlines() if "+++" not in line and "resumed" not in line]
@@ -351,3 +361,57 @@ class Victim:
             under_way = db.execute("SELECT count(*) FROM submission WHERE delivered IS NULL").get
             db.close()
         return "after rename" if under_way else "elsewhere"
+
+
+@pytest.mark.timeout(300)
+def test_a_live_agent_killed_fifty_times_bills_what_the_kernel_counted(tmp_path: Path, seed: int) -> None:
+    """Real groups burn on while the agent dies and is started again at once; in the end nothing is missing or doubled."""
+    require(shutil.which("strace") is not None, "strace is not installed")
+    dice = random.Random(seed)
+    with anchor() as top:
+        a, b, nobody = top.child("a.slice"), top.child("b.slice"), top.child("nobody")
+        own = a.child("steady")
+        config = configuration(tmp_path, top.name, {"a": [a.name], "b": [b.name]})
+        first = Agent(config, log=tmp_path / "agent.log").ready()  # the first sight is of groups that used nothing
+        assert top.used() == 0
+        for group in (own, b, nobody):
+            group.burn_steadily()
+        first.kill()
+        victim = Victim(tmp_path, config, dice)
+        began = time.monotonic()
+        deadline, kills = began + 130, 0
+        while time.monotonic() < deadline and not (kills >= 50 and victim.aimed_enough()):
+            window_is_over = time.time() % 10 < 3  # its records are being delivered, or wait for that
+            victim.aimed(dice.choice(list(AIMS))) if window_is_over or kills % 4 == 0 else victim.at_random()
+            kills += 1
+            a.live_shortly(f"job-{kills}", 0.02)
+        took = time.monotonic() - began
+        for group in (own, b, nobody):
+            group.end()
+        truth = {"a": a.used(), "b": b.used()}
+        moved = top.used()
+        last = Agent(config, log=tmp_path / "agent.log").ready()
+        assert last.stop() == 0, last.said()
+
+    billing, audit = Delivered(tmp_path / "out"), Delivered(tmp_path / "audit")
+    for delivered in (billing, audit):
+        delivered.check()
+    billed = {customer: billing.total("usage", customer) for customer in truth}
+    unattributed, debt = audit.total("unattributed"), in_flight(tmp_path / "data")
+    rows = {f"customer {c}": {"kernel": truth[c], "billed": billed[c], "difference": billed[c] - truth[c]} for c in truth}
+    whole = sum(billed.values()) + unattributed + debt
+    rows["unattributed"] = {"kernel": "", "billed": unattributed, "difference": ""}
+    rows["in flight"] = {"kernel": "", "billed": debt, "difference": ""}
+    rows["anchor"] = {"kernel": moved, "billed": whole, "difference": whole - moved}
+    intro = f"SEED={seed}: {kills} SIGKILLs in {took:.0f} s; {len(audit.records)} lines, each id once, no line in two files."
+    publish("kills of the live agent", [intro, *histogram(victim.struck, "death struck"), "", *table(rows, "ns of CPU")])
+    assert billed == truth
+    assert whole == moved
+    assert [r["seq"] for r in audit.records] == list(range(1, len(audit.records) + 1))
+    assert [r["id"] for r in billing.records] == [r["id"] for r in audit.records if r["kind"] == "usage"]
+    assert len({r["source"] for r in audit.records}) == 1  # no kill began an epoch
+    assert {r["kind"] for r in audit.records} == {"usage", "unattributed"}  # nor left a gap
+    assert "overrun" not in last.said()
+    assert "Traceback" not in last.said()
+    assert kills >= 50
+    assert victim.aimed_enough()

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from agent.model import NS_PER_S as S
-from agent.model import Kind
+from agent.model import NS_PER_S, Kind
 from agent.record import UsageRecord
 from agent.spool import Spool
 from agent.windows import Closed
 
+S = NS_PER_S
 NOON = 1_800_000_000 * S
 DAY = 86_400 * S
 MIB = 1 << 20

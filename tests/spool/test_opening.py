@@ -19,8 +19,10 @@ from tests.spool.ledger import MACHINE, NOON, append, ledger, minutes, opened, r
 
 def held(path: Path) -> list[tuple[int, int, str]]:
     """What waits for a person."""
-    with apsw.Connection(str(path / "data/spool.db")) as db:
-        return list(db.execute("SELECT first, last, reason FROM held"))
+    db = apsw.Connection(str(path / "data/spool.db"))
+    rows: list[tuple[int, int, str]] = list(db.execute("SELECT first, last, reason FROM held"))
+    db.close()
+    return rows
 
 
 def test_directory_and_files_are_ours_alone(tmp_path: Path) -> None:
@@ -54,7 +56,8 @@ def test_a_second_agent_is_refused_at_once_with_exit_code_3(tmp_path: Path) -> N
     data = tmp_path / "data"
     assert refused.value.exit_code == 3
     assert str(refused.value) == (
-        f"agent.data_dir {data} is in use by another agent (pid {os.getpid()}). Stop it, or give this one its own data_dir."
+        f"agent.data_dir {data} is in use by another agent (pid {os.getpid()}). "
+        "Stop it, or give this one its own data_dir."
     )
 
 
