@@ -120,6 +120,7 @@ class _Measuring:
         self.sweep, self.tracks, self.meters = sweep, tracks, meters
         self.anchor, self.hole = anchor, HOLE_INTERVALS * interval
         self.previous = previous
+        self.seen = {reading.resource.key for reading in sweep.readings}
         self.known = previous.listing if previous is not None and same_boot else None
         self.from_zero = from_zero
         if previous is None:
@@ -136,9 +137,8 @@ class _Measuring:
         sweep, out = self.sweep, self.out
         if self.previous is not None and self.known is None:
             self._reboot()
-        seen = {reading.resource.key for reading in sweep.readings}
         was = self._in_flight()
-        for key in [k for k, t in self.tracks.items() if t.marks and k not in seen]:
+        for key in [k for k, t in self.tracks.items() if t.marks and k not in self.seen]:
             self._end(key)  # gone, or no longer metered: what it still uses stays with its parent
         born = self._born()
         for reading in reversed(sweep.readings):  # children before parents: a node then knows what they moved
@@ -190,7 +190,7 @@ class _Measuring:
     def _end(self, key: str) -> None:
         """Forget a resource's marks; its debt is its parent's now. One without parent takes it along."""
         track = self.tracks[key]
-        parent = self.tracks.get(track.resource.parent or "")
+        parent = self.tracks.get(self._above(track.resource) or "")
         if parent is not None:
             for meter, debt in track.in_flight.items():
                 parent.in_flight[meter] = parent.in_flight.get(meter, 0) + debt
@@ -199,6 +199,13 @@ class _Measuring:
         track.marks = {}
         self.out.touched.add(key)
         self.out.ended.add(key)
+
+    def _above(self, resource: Resource) -> str | None:
+        """The nearest of what a resource lies in that this sweep read."""
+        parent = resource.parent
+        while parent is not None and parent not in self.seen:
+            parent = self.tracks[parent].resource.parent if parent in self.tracks else None
+        return parent
 
     def _born(self) -> dict[str, bool]:
         """Who starts at zero: new, and below nothing that only enters the configuration now."""
@@ -257,9 +264,8 @@ class _Measuring:
                 track.in_flight[meter.name] = debt
             else:
                 track.in_flight.pop(meter.name, None)
-            if resource.parent is not None:
-                up = (resource.parent, meter.name)
-                self.inner[up] = self.inner.get(up, 0) + moved
+            if (above := self._above(resource)) is not None:
+                self.inner[above, meter.name] = self.inner.get((above, meter.name), 0) + moved
         else:
             quantity = moved
         if mark is None and not born:
@@ -293,9 +299,8 @@ class _Measuring:
         level = sample.value
         if meter.books != "none":
             level = max(0, sample.value - self.inner.pop((resource.key, meter.name), 0))
-            if resource.parent is not None:
-                up = (resource.parent, meter.name)
-                self.inner[up] = self.inner.get(up, 0) + sample.value
+            if (above := self._above(resource)) is not None:
+                self.inner[above, meter.name] = self.inner.get((above, meter.name), 0) + sample.value
         mark = track.marks.get(meter.name)
         known = max(until, mark.taken) if mark is not None else until
         track.marks[meter.name] = Mark(sample.identity, level, known, sample.value)

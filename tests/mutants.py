@@ -61,8 +61,8 @@ MUTANTS = (
         "random id",
         "L3",
         "agent/record.py",
-        "uuid.uuid5(NAMESPACE, canonical([*self._identity(), n]).decode())",
-        "uuid.uuid4()",
+        "digest.hex()",
+        "uuid.uuid4().hex",
     ),
     Mutant(
         "first value skipped",

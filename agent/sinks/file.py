@@ -19,7 +19,7 @@ class FileSink:
     """Writes `records-<epoch>-<first>-<last>.ndjson` into one directory. The epoch keeps names apart for ever."""
 
     kind = "file"
-    max_batch = 10_000
+    max_batch = 5_000
 
     def __init__(self, sink_id: str, role: str, path: Path, epoch: str) -> None:
         self.id, self.role, self._epoch = sink_id, role, epoch[:12]
@@ -28,10 +28,12 @@ class FileSink:
     def freeze(self, first: int, last: int, lines: Sequence[bytes]) -> tuple[str, bytes]:
         """Write and sync the temporary file and its name."""
         name = f"records-{self._epoch}-{first:012d}-{last:012d}.ndjson"
-        content = b"\n".join(lines) + b"\n"
+        digest = hashlib.sha256()
         try:
             with open(self._temporary(name), "wb", opener=lambda p, f: os.open(p, f | os.O_TRUNC, 0o600)) as file:
-                file.write(content)
+                for line in lines:
+                    digest.update(line + b"\n")
+                    file.write(line + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             sync_directory(self._path)
@@ -39,7 +41,7 @@ class FileSink:
             raise SinkError(
                 f"sinks[{self.id}]: {self._path}: {e.strerror}. Free space there, or mend its permissions."
             ) from e
-        return name, hashlib.sha256(content).digest()
+        return name, digest.digest()
 
     def deliver(self, submission: Submission) -> None:
         """Make the file visible; if its temporary file is gone, it was."""

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from agent.errors import AgentError, CannotStartError, SpoolError
-from agent.record import UsageRecord, canonical
+from agent.record import UsageRecord
 from agent.spool.outbox import BILLED
 from agent.spool.store import reader
 from agent.windows import Evidence
@@ -88,7 +88,7 @@ def entries(
         values.append(kind)
     if customer is not None:  # the body is canonical JSON: this finds every record of theirs, and a few others
         where.append("instr(body, ?)")
-        values.append(b'"customer":' + canonical(customer))
+        values.append(b'"customer":' + msgspec.json.encode(customer))
     if since is not None:
         where.append("closed>=?")
         values.append(since)
@@ -135,7 +135,7 @@ def find(db: Ledger, id: uuid.UUID) -> Entry | None:  # noqa: A002 - the record'
     seq = db.execute("SELECT seq FROM delivered WHERE id=?", (id.bytes,)).get
     if seq is not None:
         return entry(db, seq)
-    name = b'"id":' + canonical(str(id))
+    name = b'"id":' + msgspec.json.encode(str(id))
     return next(_entries(db.execute(f"{_COLUMNS} WHERE instr(body, ?) ORDER BY seq DESC LIMIT 1", (name,))), None)
 
 
@@ -157,7 +157,7 @@ def of_resource(db: Ledger, name: str, limit: int) -> list[tuple[Entry, Evidence
     rows = db.execute(
         "SELECT seq, n, closed, crc, r.body, e.body FROM record AS r JOIN evidence AS e USING(seq) ORDER BY seq DESC"
     )
-    needle = canonical(name).strip(b'"')
+    needle = msgspec.json.encode(name).strip(b'"')
     for *row, packed in rows:
         if needle not in zlib.decompress(packed):  # most are not of this resource: do not decode them
             continue

@@ -43,6 +43,7 @@ _SETTINGS = {
     "trusted_schema": 0,
     "cell_size_check": 1,
     "cache_size": -4096,
+    "wal_autocheckpoint": 2000,  # 8 MiB: as much as the reserve has extended the WAL's file
 }
 
 

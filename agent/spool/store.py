@@ -24,7 +24,7 @@ from agent.windows import Closed
 
 FILE = "spool.db"
 MAINTENANCE = 60 * 1_000_000_000
-SPENT = "SELECT n FROM spent WHERE start=?1 AND key=?2"
+MEASURING = ("meta", "cursor", "listing", "resource", "sink", "submission", "held", "digest")
 
 
 class Spool:
@@ -189,7 +189,7 @@ class Spool:
                 self._write_rows(commit.rows, added)
                 if commit.source is not None and commit.cursor is not None:
                     self._write_cursor(commit.source, commit.cursor)
-            seqs = [self._write_record(closed, now, evidence=evidence) for closed in records]
+            seqs = self._write_records(records, now, evidence=evidence)
             for name, value in values.items():
                 if self._meta_written.get(name) != value:
                     self._put(name, value)
@@ -228,25 +228,43 @@ class Spool:
         body = msgspec.json.encode(structs.replace(cursor, listing=frozenset()))
         self.db.execute("INSERT OR REPLACE INTO cursor VALUES(?,?)", (source, body))
 
-    def _write_record(self, closed: Closed, now: int, *, evidence: bool) -> int:
-        record, key = closed.record, closed.record.key()
-        query = "SELECT max(n) + 1 FROM record WHERE start=?1 AND key=?2"
-        following = self.db.execute(f"SELECT coalesce(({query}), ({SPENT}), 0)", (record.start, key)).get
-        seq = self._insert(record, key, int(str(following)), now)
-        if record.start < self._forgotten:
-            self.db.execute("INSERT INTO held VALUES(?,?,'later than the ledger remembers',?)", (seq, seq, now))
-        if evidence and closed.evidence:
-            body = zlib.compress(msgspec.json.encode(closed.evidence), 1)
-            self.db.execute("INSERT INTO evidence VALUES(?,?)", (seq, body))
+    def _write_records(self, records: list[Closed], now: int, *, evidence: bool) -> list[int]:
+        """Give each record its n and its sequence number, and write it with its evidence."""
+        if not records:
+            return []
+        following = self._following({closed.record.start for closed in records})
+        last = int(
+            str(self.db.execute("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name='record'), 0)").get)
+        )
+        rows, proofs = [], []
+        for seq, closed in enumerate(records, last + 1):
+            record, key = closed.record, closed.record.key()
+            n = following.get((record.start, key), 0)
+            following[record.start, key] = n + 1
+            body = record.body(n)
+            rows.append((seq, record.start, key, n, record.kind, now, zlib.crc32(body), body))
             self.appended += len(body)
-        return seq
+            if evidence and closed.evidence:
+                proof = zlib.compress(msgspec.json.encode(closed.evidence), 1)
+                proofs.append((seq, proof))
+                self.appended += len(proof)
+            if record.start < self._forgotten:
+                self.db.execute("INSERT INTO held VALUES(?,?,'later than the ledger remembers',?)", (seq, seq, now))
+        self.db.executemany("INSERT INTO record VALUES(?,?,?,?,?,?,?,?)", rows)
+        self.db.executemany("INSERT INTO evidence VALUES(?,?)", proofs)
+        return [row[0] for row in rows]
 
-    def _insert(self, record: UsageRecord, key: bytes, n: int, now: int) -> int:
-        body = record.body(n)
-        row = (record.start, key, n, record.kind, now, zlib.crc32(body), body)
-        self.db.execute("INSERT INTO record(start, key, n, kind, closed, crc, body) VALUES(?,?,?,?,?,?,?)", row)
-        self.appended += len(body)
-        return self.db.last_insert_rowid()
+    def _following(self, starts: set[int]) -> dict[tuple[int, bytes], int]:
+        """The next n of every key that has a delta in windows beginning at `starts`."""
+        found: dict[tuple[int, bytes], int] = {}
+        for start in starts:
+            for table in (
+                "SELECT key, n FROM spent WHERE start=?",
+                "SELECT key, max(n)+1 FROM record WHERE start=? GROUP BY key",
+            ):
+                rows: Iterable[tuple[bytes, int]] = self.db.execute(table, (start,))
+                found.update(((start, key), n) for key, n in rows)
+        return found
 
     # -- space and shutting ----------------------------------------------------------------------------------------
 
@@ -303,7 +321,9 @@ def _connect(path: Path, max_bytes: int, now: int) -> tuple[apsw.Connection, str
     if existed:
         try:
             db = apsw.Connection(str(path))
-            sound = db.pragma("quick_check") == "ok"
+            # The ledger is not read whole here: each of its rows has a CRC, checked when it is sent.
+            known = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
+            sound = all(db.pragma("quick_check", table) == "ok" for table in MEASURING if table in known)
             db.close()
         except (apsw.CorruptError, apsw.NotADBError):
             sound = False

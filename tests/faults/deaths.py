@@ -90,7 +90,7 @@ def live(where: Path, life: int, fault: list[str]) -> str:
             play(where, life, phase.tell)
         except AgentError:
             os._exit(1)  # said on purpose: the agent would end here, and be started again
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - nothing may leave a fork but by os._exit
             traceback.print_exc()
             os._exit(1)
         os._exit(0)

@@ -27,7 +27,7 @@ class Agent:
     """One run of `python -m agent.daemon CONFIG`. Its log is at `log`."""
 
     def __init__(self, config: Path, *, under: Sequence[str] = (), log: Path | None = None) -> None:
-        """`under`: a command that starts it, such as strace or setpriv with their options."""
+        """`under`: a command that starts it, such as strace with its options. It dies with us, if a test forgets it."""
         address = f"\0metering-test-{secrets.token_hex(8)}"
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(address)
@@ -35,7 +35,7 @@ class Agent:
         self.states: list[str] = []
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [*under, sys.executable, "-m", "agent.daemon", str(config)],
+                ["setpriv", "--pdeathsig=KILL", *under, sys.executable, "-m", "agent.daemon", str(config)],
                 cwd=ROOT,
                 env={**os.environ, "NOTIFY_SOCKET": f"@{address[1:]}", "PYTHONFAULTHANDLER": "1"},
                 stdin=subprocess.DEVNULL,
@@ -74,7 +74,8 @@ class Agent:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGABRT)
-            raise AssertionError(f"still there after {seconds} s (exit {self.process.wait()}):\n{self.said()}") from None
+            code = self.process.wait()
+            raise AssertionError(f"still there after {seconds} s (exit {code}):\n{self.said()}") from None
         finally:
             self._notify.close()
 
@@ -98,7 +99,7 @@ def configuration(directory: Path, anchor: str, customers: Mapping[str, Sequence
         "telemetry": {"listen": "off"},
         "sources": [{"kind": "cgroups", "include": [f"{anchor}/**"], "anchors": [anchor]}],
         "meters": [{"meter": "cpu.time", "dimension": "cpu"}],
-        "customers": [{"id": id, "match": [{"cgroup": p} for p in patterns]} for id, patterns in customers.items()],
+        "customers": [{"id": name, "match": [{"cgroup": p} for p in patterns]} for name, patterns in customers.items()],
         "sinks": [
             {"id": "files", "kind": "file", "path": str(directory / "out")},
             {"id": "audit", "kind": "file", "path": str(directory / "audit"), "role": "copy"},
@@ -139,7 +140,7 @@ class Delivered:
 
 def in_flight(data_dir: Path) -> int:
     """Σ of the debts that the books still carry, in nanoseconds; negative or zero."""
-    with_db = apsw.Connection(str(data_dir / "spool.db"), flags=apsw.SQLITE_OPEN_READONLY)
-    rows = [msgspec.json.decode(body, type=Row) for (body,) in with_db.execute("SELECT body FROM resource")]
-    with_db.close()
+    db = apsw.Connection(str(data_dir / "spool.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    rows = [msgspec.json.decode(body, type=Row) for (body,) in db.execute("SELECT body FROM resource")]
+    db.close()
     return sum(debt for row in rows for debt in row.track.in_flight.values())

@@ -81,7 +81,7 @@ class Tree:
     """The groups: a source that plays what was recorded, at whatever second `at` says."""
 
     id = "tree"
-    meters = (CPU, MEMORY)
+    meters: tuple[Meter, ...] = (CPU, MEMORY)
 
     def __init__(self, boot: str) -> None:
         self.boot, self.at = boot, 0
@@ -94,10 +94,8 @@ class Tree:
         total = sum(used(*key, self.at) for key in every)
         late = total - (3_000_000 if self.at % 3 == 0 else 0)  # the anchor is read a moment before its children
         readings = [self._reading("t", 0, max(late, 0), stamp)]
-        for key in alive:
-            readings.append(self._reading(key[1], key[2], self._own_and_below(key), stamp))
-        for key in dying:
-            readings.append(self._reading(key[1], key[2], self._own_and_below(key), stamp, gone=True))
+        for keys, gone in ((alive, False), (dying, True)):
+            readings += [self._reading(k[1], k[2], self._own_and_below(k), stamp, gone=gone) for k in keys]
         listing = frozenset(r.resource.key for r in readings if not r.gone)
         return Sweep(self.id, self.boot, stamp, readings, listing, cores=2)
 
@@ -126,7 +124,7 @@ class Nic:
     """A second source, whose counter falls once."""
 
     id = "nic"
-    meters = (NETWORK,)
+    meters: tuple[Meter, ...] = (NETWORK,)
 
     def __init__(self, boot: str) -> None:
         self.boot, self.at = boot, 0
@@ -161,6 +159,7 @@ class Told(FileSink):
 
 
 def plan_of(life: Life) -> Plan:
+    """What the line is told in a life."""
     return Plan(
         cluster="test",
         node="node",
@@ -179,14 +178,14 @@ def plan_of(life: Life) -> Plan:
 def play(where: Path, number: int, tell: Callable[[str], None]) -> None:
     """Live life `number` in `where`, from wherever the spool says to its end. `tell` is called with each phase."""
     life = LIVES[number]
-    secrets.token_hex = lambda _=None: "e9" * 16  # the epoch, so that two plays can be compared byte by byte
+    secrets.token_hex = lambda nbytes=None: "e9" * 16  # the epoch, so that two plays can be compared byte by byte
     tell("open")
     spool = Spool.open(where / "data", run_dir=where / "run", fingerprint={}, now=life.booted, reserve=128 << 10)
     if spool.restored:
         raise AssertionError(f"a kill alone must never begin an epoch: {spool.restored}")
     tree, nic = Tree(life.boot), Nic(life.boot)
     cursors = spool.snapshot().cursors
-    done = {id: c.stamp // NS_PER_S if c.boot == life.boot else 0 for id, c in cursors.items()}
+    done = {name: c.stamp // NS_PER_S if c.boot == life.boot else 0 for name, c in cursors.items()}
     due = [(s, source) for s in life.seconds for source in (tree, nic) if s > done.get(source.id, 0)]
     at = due[0][0] if due else life.seconds[-1]
 
@@ -210,7 +209,7 @@ def play(where: Path, number: int, tell: Callable[[str], None]) -> None:
                     pass
 
     drain()
-    for at, source in due:  # noqa: B007 - `now` reads it
+    for at, source in due:
         source.at = at
         tell("sweep commit")
         metering.sweep(source)

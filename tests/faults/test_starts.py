@@ -64,7 +64,9 @@ def test_a_second_agent_on_the_data_directory_ends_at_once_and_disturbs_nothing(
     assert len({record["source"] for record in records(tmp_path)}) <= 1
 
 
-def test_a_second_agent_on_an_anchor_waits_and_takes_over_when_the_first_has_stopped(tmp_path: Path, top: Group) -> None:
+def test_a_second_agent_on_an_anchor_waits_and_takes_over_when_the_first_has_stopped(
+    tmp_path: Path, top: Group
+) -> None:
     """As in a rolling update: nothing of the second is measured while the first still books the anchor."""
     run_dir = tmp_path / "run"
     one, two = configuration(tmp_path / "one", top.name, {}), configuration(tmp_path / "two", top.name, {})
@@ -84,7 +86,8 @@ def test_a_second_agent_on_an_anchor_waits_and_takes_over_when_the_first_has_sto
 
 def test_waiting_for_an_anchor_ends_with_a_message(tmp_path: Path) -> None:
     """The same lock with a short patience; the daemon's is a minute."""
-    first, waited = AnchorLocks(tmp_path, 0, list), []
+    waited: list[int] = []
+    first = AnchorLocks(tmp_path, 0, lambda: None)
     first.hold(["customers.slice/a"])
     second = AnchorLocks(tmp_path, 0.3, lambda: waited.append(1))
     with pytest.raises(CannotStartError) as caught:

@@ -113,7 +113,7 @@ class World:
         elif what == "sweep":
             self.sweep()
         elif what == "reset" and path in self.kernel.nodes:
-            self.kernel.nodes[path].value = ns // 1000
+            self.kernel.nodes[path].value = min(self.kernel.nodes[path].value, ns // 1000)
         elif what == "hide" and path != ROOT:
             self.source.hidden.add(path)
         elif what == "show":
@@ -158,7 +158,11 @@ def test_books_close_in_every_sweep_and_every_customer_gets_its_own_slices_total
 def test_nothing_is_booked_twice_whatever_dies_is_reset_or_leaves(
     script: list[tuple[str, str, int]], during: list[tuple[str, int]]
 ) -> None:
-    """L1, L2, L4: also where counters fall and groups leave the configuration, no more is booked than was burnt."""
+    """L1, L2, L4: also where counters fall and groups leave the configuration, no more is booked than was burnt.
+
+    But for what is in flight: a parent that was reset to no less than its mark shows no fall, only children that moved
+    more than it did. That is a debt, and published.
+    """
     world = World(during)
     world.sweep()
     world._during, world.during = [], iter(())
@@ -169,7 +173,7 @@ def test_nothing_is_booked_twice_whatever_dies_is_reset_or_leaves(
     for step in script:
         world.happen(*step)
         booked = sum(world.booked(owner) for owner in ("acme", "beta", None)) - start
-        assert booked <= sum(world.burnt.values())
+        assert booked + world.in_flight <= sum(world.burnt.values())
 
 
 @given(st.lists(happenings, max_size=40), meanwhile)

@@ -189,3 +189,20 @@ def test_usage_of_different_rules_for_one_customer_is_one_record() -> None:
     for at in (0, MINUTE):
         line.sweep(swept(at, [reading(u, at, cpu=at) for u in units]))
     assert [(r.customer, r.quantity) for r in line.records] == [("acme", 2 * MINUTE)]
+
+
+def test_evidence_says_which_counters_moved_from_what_to_what() -> None:
+    """L12: quantity = moved − inner − Δin_flight for each resource, and their sum is the record's."""
+    line, anchor = Line(customer("acme", unit="a*")), group("s", unit="a")
+    child = group("s/c", anchor, unit="a-child")
+    line.sweep(swept(0, [reading(anchor, 0, cpu=100), reading(child, 0, cpu=10)]))
+    line.sweep(swept(30 * S, [reading(anchor, 30 * S, cpu=130), reading(child, 30 * S, cpu=21)]))
+    commit = line.sweep(swept(MINUTE, [reading(anchor, MINUTE, cpu=140), reading(child, MINUTE, cpu=30)]))
+    (closed,) = commit.closed
+    parts = {e.resource.name: e.share for e in closed.evidence}
+    assert {n: (s.first, s.last, s.moved, s.inner, s.quantity) for n, s in parts.items()} == {
+        "s": (100, 140, 40, 20, 20),
+        "s/c": (10, 30, 20, 0, 20),
+    }
+    assert closed.record.quantity == sum(s.quantity for s in parts.values()) == 40
+    assert parts["s/c"].owner.rule == "customers[acme].match[0] unit=a*"

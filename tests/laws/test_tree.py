@@ -160,6 +160,14 @@ def test_a_dying_child_leaves_its_debt_to_its_parent() -> None:
     assert out.balances[0].in_flight == 0
 
 
+def test_a_last_reading_below_a_parent_that_was_not_read_is_not_booked_again() -> None:
+    """L1: [2 booked of 1]. A child's last reading outlives its parent's: a reload left the parent out."""
+    measure = Measuring()
+    measure(swept(0, [at(r, 0, 0) for r in (ANCHOR, ACME, JOB)]))
+    out = measure(swept(S, [at(ANCHOR, 5, S), at(JOB, 5, S, gone=True)]))
+    assert booked(out) == {ANCHOR.name: 0, JOB.name: 5}
+
+
 def test_an_anchor_that_dies_closes_to_a_gap_with_its_bound() -> None:
     """§2: what it counted between its last reading and its end is unknown, at most the time on every core."""
     line = Line(*CUSTOMERS)

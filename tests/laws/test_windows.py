@@ -202,6 +202,14 @@ def test_a_policy_cell_takes_the_larger_of_request_and_usage_cell_by_cell() -> N
     assert line.billed("acme") == 15 * S + 3 * 7_500_000_000
 
 
+def test_a_window_that_is_no_multiple_of_the_interval_closes_with_its_last_cell() -> None:
+    """§4: the cell at the edge ends with the window; one record, not a second delta a window later."""
+    line = Line(ACME, dimensions=[Dimension("cpu", "cpu.time", policy="request")], window=10 * S, interval=15 * S)
+    for at in range(0, 41, 5):
+        line.sweep(swept(at * S, [reading(UNIT, at * S, cpu=0, cpu_request=100)]))
+    assert spans(line) == [(a, a + 10, 0, 1_000_000) for a in (0, 10, 20, 30)]
+
+
 def test_request_and_limit_bill_the_level_for_as_long_as_it_held() -> None:
     """DESIGN §4: segments of constant request; the change at 30 s acts from the sweep that saw it."""
     line = Line(ACME, dimensions=[Dimension("cpu", "cpu.time", policy="request")])
@@ -270,6 +278,20 @@ def test_a_gauge_is_held_up_to_the_cut() -> None:
     line.cut()
     line.sweep(swept(60 * S, [reading(UNIT, 60 * S, memory=10, cpu=0)]))
     assert [(s[0], s[1], s[3]) for s in spans(line)] == [(0, 20, 200_000), (20, 60, 400_000)]
+
+
+def test_a_gauge_is_held_up_to_a_cut_that_lies_beyond_its_last_sample() -> None:
+    """L6: another source is ahead; the lagging one's level covers the cut window, and is not billed again after it."""
+    line = Line(customer("acme", unit="*"), dimensions=[MEMORY], feeds=("fast", "slow"))
+    other = group("b", inode=2, unit="b")
+    for at, source, unit in ((0, "slow", UNIT), (0, "fast", other), (20, "slow", UNIT), (30, "fast", other)):
+        line.sweep(swept(at * S, [reading(unit, at * S, memory=10)], source=source))
+    line.cut()
+    assert spans(line) == [(0, 30, 0, 2 * 300_000)]
+    for source, unit in (("slow", UNIT), ("fast", other)):
+        line.sweep(swept(40 * S, [reading(unit, 40 * S, memory=10)], source=source))
+    line.cut()
+    assert spans(line) == [(0, 30, 0, 600_000), (30, 40, 0, 200_000)]
 
 
 def test_a_cut_after_a_step_back_holds_no_gauge_into_the_future() -> None:

@@ -5,7 +5,6 @@ An anchor of our own at the hierarchy's root, without systemd: v1 cpuacct where 
 
 import os
 import secrets
-import select
 import subprocess
 import sys
 import time
@@ -16,12 +15,12 @@ from pathlib import Path
 from tests.conftest import require
 
 NS_PER_S = 1_000_000_000
-V1 = [Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup/cpu,cpuacct"), Path("/sys/fs/cgroup/cpu,cpuacct")]
+V1 = [Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup/cpu,cpuacct")]
 V2 = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")]
 
 # Burn for 8 ms out of 80, until told to end by the end of its input: it cannot outlive the test.
 STEADY = """\
-import select, sys, time
+import select, time
 while not select.select([0], [], [], 0.072)[0]:
     end = time.process_time() + 0.008
     while time.process_time() < end: pass
@@ -102,7 +101,7 @@ class Group:
 
     def tree(self) -> list[Path]:
         """This directory and all below it, children first."""
-        return sorted([self._directory, *self._directory.glob("**/")], key=lambda path: -len(path.parts))
+        return sorted(self._directory.glob("**/"), key=lambda path: -len(path.parts))
 
     def clean(self) -> None:
         """End and remove everything, whatever the test left."""
@@ -135,9 +134,3 @@ def anchor() -> Iterator[Group]:
         yield group
     finally:
         group.clean()
-
-
-def sleep_until(moment: float, *, unless: int | None = None) -> bool:
-    """Sleep until a monotonic moment, or until descriptor `unless` is readable; whether it became so."""
-    watched = [unless] if unless is not None else []
-    return bool(select.select(watched, [], [], max(0.0, moment - time.monotonic()))[0])

@@ -113,6 +113,19 @@ def test_registering_again_keeps_the_position(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_a_removed_sink_is_forgotten_and_holds_nothing_back(tmp_path: Path) -> None:
+    """DESIGN §7: removing one that is owed nothing; if it returns it is new."""
+    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
+    append(spool, record(0))
+    drain(sink, outbox)
+    outbox.remove(sink.id)
+    assert outbox.sinks() == {}
+    append(spool, record(1))
+    outbox.register(sink.id, sink.kind, sink.role, since=None)
+    assert outbox.backlog(sink.id)[0] == 0
+    spool.close()
+
+
 def test_late_usage_is_the_next_n_of_its_key(tmp_path: Path) -> None:
     """L7: deltas 0, 1, 2 with ids of their own, also after a restart."""
     spool = opened(tmp_path)

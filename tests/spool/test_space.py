@@ -180,6 +180,7 @@ def test_unsent_records_never_expire(tmp_path: Path) -> None:
     send(outbox, "slow", 4)
     expire(spool.db, NOON + 400 * DAY, DAY, DAY)
     assert [seq for seq, *_ in ledger(spool)] == [5, 6]
+    assert [seq for (seq,) in spool.db.execute("SELECT seq FROM delivered ORDER BY seq")] == [5, 6]
     spool.close()
 
 

@@ -1,0 +1,118 @@
+"""The real agent as it is killed: at random instants, and by strace at a system call; and where death struck."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+
+from tests.faults.process import Agent
+
+KILL = "signal=SIGKILL"  # strace kills at a call's entry: it has not done anything
+
+# Where strace has an agent die: the call, and the how-many-th of its thread. Records wait only after a window's end.
+AIMS: dict[str, tuple[str, Sequence[int]]] = {
+    "aimed at a commit": ("fdatasync", [1, 2, 3]),
+    "aimed at a rename": ("/^rename(at2?)?$", [1]),
+    "aimed at the sink's syncs": ("fsync", [2, 3, 4]),
+}
+TRACED = "fsync,fdatasync,/^rename(at2?)?$"
+
+
+class Victim:
+    """The real agent, killed again and again on one data directory."""
+
+    def __init__(self, directory: Path, config: Path, dice: random.Random) -> None:
+        self._directory, self._config, self._dice = directory, config, dice
+        self._log, self._trace = directory / "agent.log", directory / "strace"
+        self._said = 0  # how much of the log was there before this life
+        self.struck: Counter[tuple[str, str]] = Counter()
+
+    def at_random(self) -> None:
+        """Kill it at some instant of its start, or of its first seconds of work."""
+        agent = self._start([])
+        if self._dice.random() < 0.6:
+            agent.wait_for("READY=1")
+        time.sleep(self._dice.uniform(0, 1.2))
+        agent.kill()
+        self.struck[self._found(), "at random"] += 1
+
+    def aimed(self, aim: str) -> None:
+        """Have it die at a system call; if it has not come there after a while, at that instant.
+
+        A commit comes each second, so that strace can be attached at leisure; what a sink does comes with the start.
+        """
+        call, numbers = AIMS[aim]
+        options = f"-f -qq -y -e trace={TRACED} -e inject={call}:{KILL}:when={self._dice.choice(numbers)}"
+        strace = ["strace", *options.split(), "-o", str(self._trace)]
+        agent = self._start([] if call == "fdatasync" else strace)
+        pid = agent.process.pid
+        tracer = agent.process
+        if call == "fdatasync":
+            agent.wait_for("READY=1")
+            tracer = subprocess.Popen([*strace, "-p", str(pid)])
+        died = True
+        try:
+            agent.process.wait(4)
+        except subprocess.TimeoutExpired:
+            died = False
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            os.kill(pid if tracer is not agent.process else int(children[0]), signal.SIGKILL)
+        agent.wait()
+        tracer.wait()
+        self.struck[(self._traced(), aim) if died else (self._found(), "at random")] += 1
+
+    def _start(self, under: Sequence[str]) -> Agent:
+        self._said = self._log.stat().st_size
+        return Agent(self._config, under=under, log=self._log)
+
+    def aimed_enough(self) -> bool:
+        """Whether death struck commits and renames three times each."""
+        where = Counter(phase for phase, _ in self.struck.elements())
+        return where["rename"] >= 3 and sum(where[f"{what} commit"] for what in ("sweep", "prepare", "ack")) >= 3
+
+    def _traced(self) -> str:
+        """What strace saw it die at, and of what by the calls before."""
+        calls = [
+            line for line in self._trace.read_text().splitlines() if re.search(r" (f(data)?sync|rename\w*)\(", line)
+        ]
+        *before, last = calls
+        sink = [line for line in before if f"{self._directory}/out" in line or f"{self._directory}/audit" in line]
+        if " rename" in last:
+            return "rename"
+        if "/data" not in last:
+            return "after rename" if sink and " rename" in sink[-1] else "temp write"
+        if "event=started" not in self._told():
+            return "open"
+        if "spool.db-wal" not in last:
+            return "checkpoint"
+        if not sink or before[-1] != sink[-1]:
+            return "sweep commit"
+        return "ack commit" if len(sink) > 1 and " rename" in sink[-2] else "prepare commit"
+
+    def _found(self) -> str:
+        """Where a death without a witness must have struck, by what it left."""
+        if "event=started" not in self._told():
+            return "open"
+        with tempfile.TemporaryDirectory() as copy:
+            for path in (self._directory / "data").glob("spool.db*"):
+                shutil.copy(path, copy)
+            db = apsw.Connection(f"{copy}/spool.db")
+            prepared = {name for (name,) in db.execute("SELECT name FROM submission WHERE delivered IS NULL")}
+            db.close()
+        temporary = {path.name[1:-4] for sink in ("out", "audit") for path in (self._directory / sink).glob(".*.tmp")}
+        if temporary - prepared:
+            return "temp write"
+        return "rename" if temporary else "after rename" if prepared else "between"
+
+    def _told(self) -> str:
+        """What this life wrote into its log."""
+        return self._log.read_bytes()[self._said :].decode()
