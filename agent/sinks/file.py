@@ -19,7 +19,7 @@ class FileSink:
     """Writes `records-<epoch>-<first>-<last>.ndjson` into one directory. The epoch keeps names apart for ever."""
 
     kind = "file"
-    max_batch = 5_000
+    max_batch = 10_000
 
     def __init__(self, sink_id: str, role: str, path: Path, epoch: str) -> None:
         self.id, self.role, self._epoch = sink_id, role, epoch[:12]

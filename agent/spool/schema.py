@@ -42,7 +42,7 @@ _SETTINGS = {
     "mmap_size": 0,
     "trusted_schema": 0,
     "cell_size_check": 1,
-    "cache_size": -4096,
+    "cache_size": -1024,
     "wal_autocheckpoint": 2000,  # 8 MiB: as much as the reserve has extended the WAL's file
 }
 
