@@ -54,8 +54,8 @@ MUTANTS = (
         "records and marks in two transactions",
         "L2",
         "agent/spool/store.py",
-        "                seqs = [self._write_record(",
-        '                self.db.execute("COMMIT; BEGIN") if records else None\n                seqs = [self._write_record(',
+        "            seqs = self._write_records(",
+        '            self.db.execute("COMMIT; BEGIN") if records else None\n            seqs = self._write_records(',
     ),
     Mutant(
         "random id",
