@@ -40,8 +40,8 @@ MUTANTS = (
         "deliver before it is prepared",
         "L3",
         "agent/sinks/file.py",
-        "        return name, hashlib",
-        "        self._temporary(name).rename(self._path / name)\n        return name, hashlib",
+        "        return name, digest.digest()",
+        "        self._temporary(name).rename(self._path / name)\n        return name, digest.digest()",
     ),
     Mutant(
         "marks go on after a failed commit",
@@ -145,8 +145,8 @@ MUTANTS = (
         "late usage overwrites its record",
         "L7",
         "agent/spool/store.py",
-        "n = 0 if last is None else last + 1",
-        "n = 0",
+        "            n = following.get((record.start, key), 0)",
+        "            n = 0",
     ),
     Mutant(
         "unattributed usage is billed",

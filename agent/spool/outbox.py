@@ -42,11 +42,13 @@ class Outbox:
 
     def register(self, sink: str, kind: str, role: str, *, since: int | None) -> None:
         """Make a sink known. A new one starts at records closed from `since` on; None: after it was added."""
-        query = "SELECT coalesce(max(seq), 0) FROM record WHERE closed < coalesce(?, closed + 1)"
-        last = self._db.execute(query, (since,)).get
         with transaction(self._db):
-            self._db.execute("INSERT OR IGNORE INTO sink VALUES(?,?,?,?)", (sink, kind, role, last))
-            self._db.execute("UPDATE sink SET role=? WHERE id=?", (role, sink))
+            if sink in self.sinks():
+                self._db.execute("UPDATE sink SET role=? WHERE id=?", (role, sink))
+                return
+            query = "SELECT coalesce(max(seq), 0) FROM record" + ("" if since is None else " WHERE closed < ?")
+            last = self._db.execute(query, () if since is None else (since,)).get
+            self._db.execute("INSERT INTO sink VALUES(?,?,?,?)", (sink, kind, role, last))
 
     def sinks(self) -> dict[str, int]:
         """Every sink that was ever registered and not removed, with its position."""
