@@ -46,8 +46,10 @@ class Outbox:
             if sink in self.sinks():
                 self._db.execute("UPDATE sink SET role=? WHERE id=?", (role, sink))
                 return
-            query = "SELECT coalesce(max(seq), 0) FROM record" + ("" if since is None else " WHERE closed < ?")
-            last = self._db.execute(query, () if since is None else (since,)).get
+            query = "SELECT coalesce(max(seq), 0) FROM record"
+            if since is not None:
+                query = "SELECT coalesce(max(seq), 0) FROM record WHERE closed < :since"
+            last = self._db.execute(query, {"since": since}).get
             self._db.execute("INSERT INTO sink VALUES(?,?,?,?)", (sink, kind, role, last))
 
     def sinks(self) -> dict[str, int]:
