@@ -123,6 +123,7 @@ class _Measuring:
         self.seen = {reading.resource.key for reading in sweep.readings}
         self.known = previous.listing if previous is not None and same_boot else None
         self.from_zero = from_zero
+        self.entering = sweep.scope - previous.scope if previous is not None else sweep.scope  # anchors new to us
         if previous is None:
             self.start = anchor if from_zero else anchor + stamp
         elif same_boot:
@@ -140,14 +141,13 @@ class _Measuring:
         was = self._in_flight()
         for key in [k for k, t in self.tracks.items() if t.marks and k not in self.seen]:
             self._end(key)  # gone, or no longer metered: what it still uses stays with its parent
-        born = self._born()
         for reading in reversed(sweep.readings):  # children before parents: a node then knows what they moved
             resource = reading.resource
             track = self.tracks.get(resource.key)
             if track is None:
                 track = self.tracks[resource.key] = Track(resource)
             if reading.samples:
-                self._read(track, reading, born=born[resource.key])
+                self._read(track, reading, born=self._born(resource))
             if track.resource is not resource:
                 track.resource = resource
             out.touched.add(resource.key)
@@ -207,19 +207,11 @@ class _Measuring:
             parent = self.tracks[parent].resource.parent if parent in self.tracks else None
         return parent
 
-    def _born(self) -> dict[str, bool]:
-        """Who starts at zero: new, and below nothing that only enters the configuration now."""
-        born: dict[str, bool] = {}
-        entering = self.sweep.scope - self.previous.scope if self.previous is not None else frozenset()
-        for reading in self.sweep.readings:
-            key, parent, anchor = reading.resource.key, reading.resource.parent, reading.resource.anchor
-            new = self.from_zero if self.known is None else key not in self.known and anchor not in entering
-            if (new and parent is not None and parent in self.tracks and not self.tracks[parent].marks) or (
-                new and parent is not None and parent not in self.tracks
-            ):
-                new = born.get(parent, False)
-            born[key] = new
-        return born
+    def _born(self, resource: Resource) -> bool:
+        """Whether a resource's counters start at zero: it is new, and not only new to us."""
+        if self.known is None:
+            return self.from_zero
+        return resource.key not in self.known and resource.anchor not in self.entering
 
     def _read(self, track: Track, reading: Reading, *, born: bool) -> None:
         alive_until = max(sample.taken for sample in reading.samples)

@@ -26,7 +26,8 @@ from agent.sources.watch import Watch
 _IO_NOTE = (
     "A device over other devices (LVM, RAID, loop) is left out, for the disks below count the same transfer. Buffered "
     "writes count where the kernel charges the write-back: on v1 at the root, so there mostly to nobody. When a disk "
-    "is removed its share leaves the counter, which is a fall and bills nothing."
+    "is removed its share leaves the counter, which is a fall and bills nothing. On v1 newer kernels count only disks "
+    "that have a throttle; v2 counts always."
 )
 
 METERS = (

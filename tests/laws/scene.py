@@ -15,8 +15,9 @@ MINUTE = 60 * S
 CPU = Meter("cpu.time", "ns", "counter", "exact", "cpuacct.usage")
 IO = Meter("io.read", "byte", "counter", "none", "io.stat rbytes")
 MEMORY = Meter("memory", "byte·ms", "gauge", "none", "memory.current")
+PIDS = Meter("pids", "pid·ms", "gauge", "bound", "pids.current")
 PUSHED = Meter("remote.bytes", "byte", "counter", "none", "what the sender states")
-METERS: Mapping[str, Meter] = {m.name: m for m in (CPU, IO, MEMORY, PUSHED)}
+METERS: Mapping[str, Meter] = {m.name: m for m in (CPU, IO, MEMORY, PIDS, PUSHED)}
 CORES = 2
 
 
@@ -28,7 +29,7 @@ def group(name: str, parent: Resource | None = None, inode: int = 1, **labels: s
 
 def reading(resource: Resource, taken: int, *, gone: bool = False, **values: int) -> Reading:
     """`cpu=3` and the like; `cpu_request=…` is a level. One instant for all."""
-    names = {"cpu": "cpu.time", "io": "io.read", "memory": "memory", "remote": "remote.bytes"}
+    names = {"cpu": "cpu.time", "io": "io.read", "memory": "memory", "pids": "pids", "remote": "remote.bytes"}
     samples = []
     for name, value in values.items():
         meter, _, aspect = name.partition("_")

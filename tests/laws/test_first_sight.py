@@ -53,8 +53,8 @@ def test_the_first_listing_of_an_epoch_baselines() -> None:
     assert out.usages == []
 
 
-def test_a_newborn_below_a_group_that_only_enters_now_baselines_with_it() -> None:
-    """§3: its parent's mark begins here, so from zero its usage would have no parent that moved as much."""
+def test_a_newborn_below_a_group_that_only_enters_now_leaves_the_books_closed() -> None:
+    """L1 at a first sight: its parent's mark begins here. Whether it counts from zero is not decided by this test."""
     measure, child = Measuring(), group("a.slice/u/c", UNIT)
     measure(swept(0, [reading(ANCHOR, 0, cpu=100)], others=[UNIT.key]))
     out = measure(swept(S, [reading(ANCHOR, S, cpu=130), reading(UNIT, S, cpu=90), reading(child, S, cpu=20)]))

@@ -130,6 +130,17 @@ def test_a_meter_that_left_the_configuration_and_returns_baselines(tmp_path: Pat
     assert life.balance("io").get("acme") == 10 + 3
 
 
+def test_a_shutdown_commits_its_cut(tmp_path: Path) -> None:
+    """DESIGN §8: what was measured is in records once the process is gone, not in open windows."""
+    life = begun(tmp_path)
+    life.kernel.burn("a.slice/u", 20)
+    life.sweep(after=20 * S)
+    life.stop()
+    life.start()
+    assert spans(life) == [(0, 20, 20)]
+    assert [row.shares for row in life.spool.snapshot().rows if row.shares] == []
+
+
 def test_the_windows_of_a_removed_source_still_close(tmp_path: Path) -> None:
     """L8: what it measured is not stranded in an open window."""
     life = begun(tmp_path)

@@ -1,6 +1,6 @@
 """ACCOUNTING §4: windows, segments, splitting and closing (laws L6, L7)."""
 
-from agent.model import Dimension
+from agent.model import Dimension, Reading
 from agent.usage import split
 from tests.laws.scene import CPU_SECONDS, NOON, Line, S, customer, group, reading, swept
 
@@ -235,6 +235,26 @@ def test_a_gauge_holds_its_last_value_until_the_next_sample() -> None:
     for at, level in ((0, 10), (15, 30), (60, 0)):
         line.sweep(swept(at * S, [reading(UNIT, at * S, memory=level)]))
     assert line.billed("acme") == 10 * 15_000 + 30 * 45_000
+
+
+def test_a_gauge_of_a_tree_holds_a_parent_to_what_its_children_do_not_have() -> None:
+    """DESIGN L1: no unit is in two places; where skew shows a parent below its children it has nothing, not less."""
+    line = Line(ACME, customer("beta", unit="b"), dimensions=[Dimension("pids", "pids")])
+    top = group("s", unit="b")
+    child = group("s/c", top)
+    for at, above, below in ((0, 10, 4), (15, 3, 4), (30, 3, 4)):
+        line.sweep(swept(at * S, [reading(top, at * S, pids=above), reading(child, at * S, pids=below)]))
+    held = {k: sum(s.quantity for s in of.values()) for k, of in line.books.windows.shares.items()}
+    assert held == {top.key: 6 * 15_000, child.key: 4 * 30_000}
+
+
+def test_a_gauge_of_the_dead_holds_until_its_last_sign_of_life() -> None:
+    """DESIGN §4: its level was read with the last sweep, its counter a second before it died."""
+    line = Line(ACME, dimensions=[MEMORY])
+    line.sweep(swept(0, [reading(UNIT, 0, memory=10)]))
+    late, early = reading(UNIT, 9 * S, cpu=1).samples, reading(UNIT, 5 * S, memory=10).samples
+    line.sweep(swept(15 * S, [Reading(UNIT, (*late, *early), gone=True)]))
+    assert line.open("acme") == 10 * 9_000
 
 
 def test_a_gauge_hole_beyond_three_intervals_is_a_gap() -> None:

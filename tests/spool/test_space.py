@@ -254,6 +254,19 @@ def test_digests_go_on_after_the_clock_went_back(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_maintenance_is_once_a_minute(tmp_path: Path) -> None:
+    """It shares the sweeps' thread; called each second it works each minute, and then it does."""
+    spool, outbox = sent_and_old(tmp_path, "files")
+    send(outbox, "files", 6)
+    spool.maintain(NOON + 400 * DAY, DAY, DAY)
+    left = [len(ledger(spool))]
+    for seconds in (1, 59, 60):
+        spool.maintain(NOON + 400 * DAY + seconds * S, DAY, DAY)
+        left.append(len(ledger(spool)))
+    assert left == [3, 3, 3, 0]
+    spool.close()
+
+
 def test_evidence_has_its_own_retention(tmp_path: Path) -> None:
     """ACCOUNTING §8: L12 holds within it; the record stays."""
     spool, _ = sent_and_old(tmp_path)
