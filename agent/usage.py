@@ -228,7 +228,6 @@ class _Measuring:
             else:
                 until = alive_until if reading.gone else sample.taken
                 self._hold(track, reading.resource, meter, sample, until, began, levels.get(meter.name, ()))
-
         if len(track.marks) > len(reading.samples):  # what is no longer read baselines when it returns
             read = {s.meter if s.aspect == "usage" else f"{s.meter}/{s.aspect}" for s in reading.samples}
             track.marks = {name: mark for name, mark in track.marks.items() if name in read}

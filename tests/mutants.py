@@ -72,11 +72,11 @@ MUTANTS = (
         "moved = 0",
     ),
     Mutant(
-        "first value of an old counter billed",
+        "what ran before us billed from zero",
         "first sight",
         "agent/usage.py",
-        "moved = sample.value if born or mark is not None else 0",
-        "moved = sample.value",
+        "            return self.from_zero",
+        "            return True",
     ),
     Mutant(
         "reset billed",

@@ -160,6 +160,20 @@ def test_a_long_file_is_read_whole(v2: Machine) -> None:
     source.close()
 
 
+def test_every_counter_is_read_after_those_of_what_it_lies_in(machine: Machine) -> None:
+    """L1: read the other way round, what children use meanwhile would be booked twice."""
+    for path in ("a", "a/b", "a/b/c", "a/d"):
+        machine.group(path)
+    ticks = iter(range(machine.clock.now, machine.clock.now + 1_000_000))
+    source = machine.source(["a/**"], ["a"])
+    source._clock = lambda: next(ticks)
+    source.sweep()
+    taken = [reading.samples[0].taken for reading in source.sweep().readings]
+    assert taken == sorted(taken)
+    assert len(set(taken)) == len(taken)
+    source.close()
+
+
 def test_without_spare_descriptors_the_same_is_read(machine: Machine) -> None:
     """Only CPU counters must be held open; the others are opened each time."""
     machine.group("a")
