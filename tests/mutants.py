@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +20,11 @@ SECONDS = 240
 
 
 class Mutant(NamedTuple):
-    """A bug: its name, the law it breaks, and the text it puts in the place of another."""
+    """A bug: its name, the law it breaks, the test file to ask first, and the text it puts in the place of another."""
 
     name: str
     law: str
+    near: str
     file: str
     old: str
     new: str
@@ -32,6 +34,7 @@ MUTANTS = (
     Mutant(
         "acknowledge before delivery",
         "L9",
+        "tests/spool/test_outbox.py",
         "agent/delivery/drain.py",
         "    sink.deliver(submission)\n    outbox.delivered(submission, members, clock())\n",
         "    outbox.delivered(submission, members, clock())\n    sink.deliver(submission)\n",
@@ -39,6 +42,7 @@ MUTANTS = (
     Mutant(
         "deliver before it is prepared",
         "L3",
+        "tests/spool/test_outbox.py",
         "agent/sinks/file.py",
         "        return name, digest.digest()",
         "        self._temporary(name).rename(self._path / name)\n        return name, digest.digest()",
@@ -46,6 +50,7 @@ MUTANTS = (
     Mutant(
         "marks go on after a failed commit",
         "L2",
+        "tests/laws/test_first_sight.py",
         "agent/metering.py",
         "            self.rebuild()\n            raise",
         "            raise",
@@ -53,6 +58,7 @@ MUTANTS = (
     Mutant(
         "records and marks in two transactions",
         "L2",
+        "tests/spool/test_atomic.py",
         "agent/spool/store.py",
         "            seqs = self._write_records(",
         '            self.db.execute("COMMIT; BEGIN") if records else None\n            seqs = self._write_records(',
@@ -60,6 +66,7 @@ MUTANTS = (
     Mutant(
         "random id",
         "L3",
+        "tests/laws/test_records.py",
         "agent/record.py",
         "digest.hex()",
         "uuid.uuid4().hex",
@@ -67,6 +74,7 @@ MUTANTS = (
     Mutant(
         "first value skipped",
         "first sight",
+        "tests/laws/test_counters.py",
         "agent/usage.py",
         "moved = sample.value if born or mark is not None else 0",
         "moved = 0",
@@ -74,6 +82,7 @@ MUTANTS = (
     Mutant(
         "what ran before us billed from zero",
         "first sight",
+        "tests/laws/test_counters.py",
         "agent/usage.py",
         "            return self.from_zero",
         "            return True",
@@ -81,6 +90,7 @@ MUTANTS = (
     Mutant(
         "reset billed",
         "L4",
+        "tests/laws/test_counters.py",
         "agent/usage.py",
         '        return 0, Mark(sample.identity, sample.value, sample.taken), "inferred_reset"',
         '        return sample.value, Mark(sample.identity, sample.value, sample.taken), "inferred_reset"',
@@ -88,6 +98,7 @@ MUTANTS = (
     Mutant(
         "debt forgotten: the residual is clamped at zero",
         "L1",
+        "tests/laws/test_random_trees.py",
         "agent/usage.py",
         "return (balance, 0) if balance > 0 else (0, balance)",
         "return (max(0, balance), 0)",
@@ -95,6 +106,7 @@ MUTANTS = (
     Mutant(
         "anchor read last",
         "L1",
+        "tests/sources/test_cgroups.py",
         "agent/sources/cgroups.py",
         "        self._read_counters(groups)\n        self._raise_trouble()\n        readings",
         "        self._read_counters(groups[::-1])\n        self._raise_trouble()\n        readings",
@@ -102,6 +114,7 @@ MUTANTS = (
     Mutant(
         "a dying group's debt is dropped",
         "L1",
+        "tests/laws/test_random_trees.py",
         "agent/usage.py",
         "parent.in_flight[meter] = parent.in_flight.get(meter, 0) + debt",
         "parent.in_flight[meter] = parent.in_flight.get(meter, 0)",
@@ -109,6 +122,7 @@ MUTANTS = (
     Mutant(
         "float division",
         "L6",
+        "tests/laws/test_splitting.py",
         "agent/usage.py",
         "upto = quantity * (edge - start) // span",
         "upto = int(quantity / span * (edge - start))",
@@ -116,6 +130,7 @@ MUTANTS = (
     Mutant(
         "nothing is split at a window's edge",
         "L6",
+        "tests/laws/test_reload.py",
         "agent/windows.py",
         "            right = min(end, high)",
         "            right = end",
@@ -123,6 +138,7 @@ MUTANTS = (
     Mutant(
         "window closed by the fastest source",
         "closing",
+        "tests/laws/test_windows.py",
         "agent/books.py",
         "max(min(marks), max(marks) - MAX_LATENESS)",
         "max(marks)",
@@ -130,6 +146,7 @@ MUTANTS = (
     Mutant(
         "windows close on an unconfirmed clock",
         "L5",
+        "tests/laws/test_windows.py",
         "agent/books.py",
         "self._close_passed() if may_close else ([], set())",
         "self._close_passed()",
@@ -137,6 +154,7 @@ MUTANTS = (
     Mutant(
         "every step of the wall clock is believed",
         "L5",
+        "tests/laws/test_clock.py",
         "agent/clock.py",
         "        if synchronised:\n            self._move(offset)",
         "        if True:\n            self._move(offset)",
@@ -144,6 +162,7 @@ MUTANTS = (
     Mutant(
         "late usage overwrites its record",
         "L7",
+        "tests/laws/test_reattribution.py",
         "agent/spool/store.py",
         "            n = following.get((record.start, key), 0)",
         "            n = 0",
@@ -151,6 +170,7 @@ MUTANTS = (
     Mutant(
         "unattributed usage is billed",
         "L7",
+        "tests/spool/test_outbox.py",
         "agent/spool/outbox.py",
         'BILLED = ("usage", "manual", "correction")',
         'BILLED = ("usage", "manual", "correction", "unattributed")',
@@ -158,6 +178,7 @@ MUTANTS = (
     Mutant(
         "the first of two rules wins",
         "attribution",
+        "tests/laws/test_attribution.py",
         "agent/attribution.py",
         "        if len(found) > 1:",
         "        if len(found) > 9:",
@@ -165,6 +186,7 @@ MUTANTS = (
     Mutant(
         "an inner group's customer beats the outer one's",
         "attribution",
+        "tests/laws/test_tree.py",
         "agent/attribution.py",
         "            if owner.customer is None:",
         "            if owner.customer is None or found is not None:",
@@ -172,6 +194,7 @@ MUTANTS = (
     Mutant(
         "a tenant's directory names its customer",
         "L11",
+        "tests/sources/test_ownership.py",
         "agent/sources/ownership.py",
         "        if not trusted and not self._root_named(",
         "        if False and not self._root_named(",
@@ -179,6 +202,7 @@ MUTANTS = (
     Mutant(
         "a gauge holds its next value",
         "gauges",
+        "tests/laws/test_windows.py",
         "agent/usage.py",
         "quantity = mark.value * ((end - start) // NS_PER_MS)\n        self.out",
         "quantity = level * ((end - start) // NS_PER_MS)\n        self.out",
@@ -186,6 +210,7 @@ MUTANTS = (
     Mutant(
         "a restored spool is taken for the newest",
         "rollback",
+        "tests/spool/test_opening.py",
         "agent/spool/identity.py",
         "            if seen > commit:",
         "            if seen > commit + 1_000_000:",
@@ -193,6 +218,7 @@ MUTANTS = (
     Mutant(
         "a second agent is let in",
         "L2",
+        "tests/spool/test_opening.py",
         "agent/spool/lock.py",
         "        except BlockingIOError:\n            return False",
         "        except BlockingIOError:\n            return True",
@@ -200,7 +226,7 @@ MUTANTS = (
 )
 
 
-NO_BUG = Mutant("none", "", "agent/__init__.py", "__version__", "__version__")
+NO_BUG = Mutant("none", "", "", "agent/__init__.py", "__version__", "__version__")
 
 
 def plant(mutant: Mutant, where: Path) -> None:
@@ -219,16 +245,20 @@ def caught_by(mutant: Mutant) -> str | None:
     with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
         where = Path(scratch)
         plant(mutant, where)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
-        command += ["-m", "not real and not fault", *FAST]
-        environ = os.environ | {"PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
-        run = subprocess.run(
-            command, cwd=where, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        near = first_failure(where, [mutant.near]) if mutant.near else None
+        return near or first_failure(where, FAST)
+
+
+def first_failure(where: Path, tests: Sequence[str]) -> str | None:
+    """The first of `tests` that fails in the copy at `where`, or None."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
+    command += ["-m", "not real and not fault", *tests]
+    environ = os.environ | {"PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
     if run.returncode == 0:
         return None
     failed = [line.split(" ")[1] for line in run.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    assert failed, f"{mutant.name}: the tests did not run:\n{run.stdout}{run.stderr}"
+    assert failed, f"the tests did not run:\n{run.stdout}{run.stderr}"
     return failed[0]
 
 
