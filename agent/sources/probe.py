@@ -16,7 +16,7 @@ from agent.sources.devices import Devices
 from agent.sources.hierarchy import Hierarchy, Layout
 
 GONE = (errno.ENODEV, errno.ENOENT)  # a removed group's held file, and a file that is not there
-READ = 16384  # bytes per read: more than memory.stat ever holds; io.stat of many disks takes several
+READ = 4096  # bytes: memory.stat is below 2 KiB; what is longer is read on
 SPARED = 256  # descriptors left to the rest of the process
 UNLIMITED = 1 << 62  # v1 writes "no limit" as the largest multiple of the page size below 2**63
 
