@@ -51,7 +51,7 @@ class Drains:
 
     def _take_stock(self, retention: tuple[int, int]) -> Stock:
         spool, now = self._outbox.spool, time.time_ns()
-        spool.maintain(now, *retention)
+        spool.maintain(now, *retention, self._metering.plan.hold)
         backlogs = {sink: self._outbox.backlog(sink) for sink in self.sinks}
         levels = SpoolLevels(
             open_windows=self._metering.books.open_windows(),
@@ -60,6 +60,6 @@ class Drains:
             appended=spool.appended,
             undelivered=max((records for records, _ in backlogs.values()), default=0),
             oldest=min((oldest for _, oldest in backlogs.values() if oldest is not None), default=None),
-            held=spool.held_unattributed(now - self._metering.plan.hold),
+            held=spool.held_unattributed,
         )
         return Stock(levels, backlogs)

@@ -219,14 +219,15 @@ class Metering:
         if not any(v.customer.reattribute for v in self._attribution.versions):
             return
         dimensions = {d.name: d for d in self.plan.dimensions}
-        pairs: list[Closed] = []
-        for seq, record_id, net, record in self.spool.unattributed(now - self.plan.hold, self._checked):
-            self._checked = max(self._checked, seq)
-            if record.dimension in dimensions:
-                moved = reattribute(record, record_id, net, self._attribution, dimensions[record.dimension])
-                pairs += [Closed(r, ()) for r in moved]
-        if pairs:
-            self.spool.commit(None, now=now, records=pairs)
+        while held := self.spool.unattributed(now - self.plan.hold, self._checked):
+            pairs: list[Closed] = []
+            for seq, record_id, net, record in held:
+                self._checked = seq
+                if record.dimension in dimensions:
+                    moved = reattribute(record, record_id, net, self._attribution, dimensions[record.dimension])
+                    pairs += [Closed(r, ()) for r in moved]
+            if pairs:
+                self.spool.commit(None, now=now, records=pairs)
 
 
 class Metered:

@@ -6,6 +6,7 @@ that no id is ever given twice (ACCOUNTING §6).
 """
 
 import hashlib
+from collections.abc import Iterable
 
 import apsw
 
@@ -23,10 +24,10 @@ def digest_days(db: apsw.Connection, now: int) -> None:
     if not isinstance(first, int) or first // DAY == now // DAY:
         return
     sha, count, low, high = hashlib.sha256(), 0, 0, 0
-    rows: list[tuple[int, int, bytes]] = list(
-        db.execute("SELECT seq, closed, body FROM record WHERE seq>? ORDER BY seq LIMIT ?", (after, 200 * STEP))
+    rows: Iterable[tuple[int, int, bytes]] = db.execute(
+        "SELECT seq, closed, body FROM record WHERE seq>? ORDER BY seq", (after,)
     )
-    for seq, closed, body in rows:
+    for seq, closed, body in rows:  # streamed: a day may not fit into memory
         if closed // DAY != first // DAY:
             break
         sha.update(body)

@@ -23,6 +23,7 @@ from agent.usage import Cursor
 from agent.windows import Closed
 
 FILE = "spool.db"
+OFFERED = 1_000  # unattributed records that are offered to new rules at a time
 MAINTENANCE = 60 * 1_000_000_000
 MEASURING = ("meta", "cursor", "listing", "resource", "sink", "submission", "held", "digest")
 
@@ -38,6 +39,7 @@ class Spool:
         self._witness, self._lock, self._reserve = Witness(directory, run_dir, identity.epoch), lock, reserve
         self._commit = int(self.meta("commit") or b"0")
         self.appended = 0  # bytes of records and evidence written by this process
+        self.held_unattributed = 0  # records that can still find an owner, at the last maintenance
         self._maintained = 0
         self._forgotten = int(self.meta("forgotten") or b"0")
         self._ids = dict(db.execute("SELECT key, id FROM resource"))
@@ -122,10 +124,18 @@ class Spool:
         )
 
     def unattributed(self, closed_since: int, after: int) -> list[tuple[int, str, int, UsageRecord]]:
-        """Held usage of nobody: (seq, id, what is left of it, record), first deltas beyond seq `after`."""
-        query = "SELECT seq, start, key, body FROM record WHERE seq>? AND kind='unattributed' AND closed>=? AND n=0"
+        """Held usage of nobody: (seq, id, what is left of it, record) of the next first deltas beyond seq `after`."""
+        oldest = "SELECT seq FROM record WHERE kind='unattributed' AND closed>=? ORDER BY closed LIMIT 1"
+        first = self.db.execute(oldest, (closed_since,)).get
+        if not isinstance(first, int):
+            return []
+        query = (
+            "SELECT seq, start, key, body FROM record INDEXED BY record_offered"
+            " WHERE seq>? AND kind='unattributed' AND n=0 AND closed>=? ORDER BY seq LIMIT ?"
+        )
         found = []
-        rows: list[tuple[int, int, bytes, bytes]] = list(self.db.execute(query, (after, closed_since)))
+        values = (max(after, first - 1), closed_since, OFFERED)
+        rows: list[tuple[int, int, bytes, bytes]] = list(self.db.execute(query, values))
         for seq, start, key, body in rows:
             deltas = self.db.execute("SELECT body FROM record WHERE start=? AND key=?", (start, key))
             net = sum(UsageRecord.parse(delta).quantity for (delta,) in deltas)
@@ -268,7 +278,7 @@ class Spool:
 
     # -- space and shutting ----------------------------------------------------------------------------------------
 
-    def maintain(self, now: int, retention: int, evidence_retention: int) -> None:
+    def maintain(self, now: int, retention: int, evidence_retention: int, hold: int) -> None:
         """Once a minute: a day's digest, a step of what is past its time, the reserve. Raises SpoolError."""
         if now - self._maintained < MAINTENANCE:
             return
@@ -278,12 +288,8 @@ class Spool:
             self._forgotten = now - 2 * retention
             forget(self.db, self._forgotten)
         refill(self.db, self.directory, self._reserve)
-
-    def held_unattributed(self, closed_since: int) -> int:
-        """How many unattributed records can still find an owner."""
         query = "SELECT count(*) FROM record WHERE kind='unattributed' AND closed>=?"
-        (count,) = next(iter(self.db.execute(query, (closed_since,))))
-        return int(count)
+        self.held_unattributed = int(str(self.db.execute(query, (now - hold,)).get))
 
     @property
     def free(self) -> int:

@@ -9,6 +9,7 @@ from agent.errors import SpoolFullError
 from agent.spool import Spool
 from agent.spool.outbox import Outbox
 from agent.spool.retention import digest_days, expire
+from agent.spool.store import OFFERED
 from tests.laws.life import Life
 from tests.laws.scene import S
 from tests.spool.ledger import DAY, MIB, NOON, append, ledger, minutes, opened, record
@@ -119,7 +120,7 @@ def test_a_full_spool_can_be_opened_again(tmp_path: Path) -> None:
     fill(spool)
     spool.close()
     spool = opened(tmp_path, max_bytes=4 * MIB, reserve=2 * MIB)
-    spool.maintain(NOON + 2 * DAY, 90 * DAY, 90 * DAY)
+    spool.maintain(NOON + 2 * DAY, 90 * DAY, 90 * DAY, DAY)
     spool.close()
 
 
@@ -258,10 +259,10 @@ def test_maintenance_is_once_a_minute(tmp_path: Path) -> None:
     """It shares the sweeps' thread; called each second it works each minute, and then it does."""
     spool, outbox = sent_and_old(tmp_path, "files")
     send(outbox, "files", 6)
-    spool.maintain(NOON + 400 * DAY, DAY, DAY)
+    spool.maintain(NOON + 400 * DAY, DAY, DAY, DAY)
     left = [len(ledger(spool))]
     for seconds in (1, 59, 60):
-        spool.maintain(NOON + 400 * DAY + seconds * S, DAY, DAY)
+        spool.maintain(NOON + 400 * DAY + seconds * S, DAY, DAY, DAY)
         left.append(len(ledger(spool)))
     assert left == [3, 3, 3, 0]
     spool.close()
@@ -290,4 +291,17 @@ def test_late_usage_of_an_expired_record_never_gets_its_id_again(tmp_path: Path)
     append(spool, record(0, quantity=7), now=NOON + 400 * DAY)
     again = {bytes(body).split(b'"id":"')[1][:36] for (body,) in spool.db.execute("SELECT body FROM record")}
     assert not used & again
+    spool.close()
+
+
+def test_held_usage_is_offered_in_pages_until_all_was(tmp_path: Path) -> None:
+    """DESIGN §12, flat: three days of usage that nobody owns need not fit into memory."""
+    spool = opened(tmp_path)
+    append(spool, *(record(number, kind="unattributed") for number in range(OFFERED + 7)), record(9999))
+    offered: list[int] = []
+    while page := spool.unattributed(0, offered[-1] if offered else 0):
+        assert len(page) <= OFFERED
+        offered += [seq for seq, *_ in page]
+    assert offered == list(range(1, OFFERED + 8))
+    assert spool.unattributed(NOON + 1, 0) == []
     spool.close()
