@@ -24,7 +24,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from agent import __version__, config, control, systemd
 from agent.config import Cgroups, Config, FileSink, Host
 from agent.drains import Drains
-from agent.errors import AgentError, ConfigError, SpoolError
+from agent.errors import AgentError, ConfigError, SpoolError, SpoolUnusableError
 from agent.metering import Metering, Plan
 from agent.model import NS_PER_S, Meter
 from agent.reporting import Reporter, log_to
@@ -40,6 +40,7 @@ from agent.telemetry import Listener, Telemetry, listen
 KINDS: Mapping[str, tuple[Meter, ...]] = {"host": host.METERS, "cgroups": cgroups.METERS}
 METERS = {meter.name: meter for meters in KINDS.values() for meter in meters}
 ANCHOR_SECONDS = 60.0  # an agent that is being replaced has this long to let go of its anchors
+RETRY_SECONDS = 5.0  # between two tries to open a spool that the disk refuses
 ONE_SIGNAL = 1.0  # seconds in which a process and its group may be signalled by one act
 CHANGE_SECONDS = 5.0  # how often the configuration's file is looked at
 STALL_SWEEPS = 3  # sample intervals without a commit after which we are not healthy
@@ -113,6 +114,19 @@ class Daemon:
         self._broken: Exception | None = None
         self._asked_at: float | None = None  # monotonic seconds of the first signal to stop
         self.address: tuple[str, int] | None = None  # of telemetry
+        # Until the spool is open: the wall clock's word, and no sweep.
+        self._billing: Callable[[], int] = time.time_ns
+        self._swept: Callable[[], int] = int  # boottime of the last committed sweep; 0 before the first
+        self.reporter = Reporter(
+            Telemetry(
+                __version__,
+                boottime=kernel.boottime,
+                billing=lambda: self._billing(),  # noqa: PLW0108 - it is bound anew when the spool opens
+                customer_labels=self.config.telemetry.customer_labels,
+            )
+        )
+        run_dir = Path(self.config.agent.run_dir)
+        self._anchors = AnchorLocks(run_dir, ANCHOR_SECONDS, lambda: systemd.notify("EXTEND_TIMEOUT_USEC=5000000"))
 
     def stop(self) -> None:
         """Ask for an orderly stop."""
@@ -120,7 +134,6 @@ class Daemon:
 
     async def run(self) -> int:
         """Start, meter until told to stop, stop in order; the exit code. Raises AgentError when it cannot start."""
-        self._open()
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._asked_to_stop)
@@ -131,6 +144,7 @@ class Daemon:
             listener = await self._listen()
             if listener is not None:
                 stack.push_async_callback(listener.close)
+            await self._open_patiently()
             stack.push_async_callback(self._on_thread, self._close)
             accept = {"clock accept": lambda: self._on_thread(self.metering.accept_clock)}
             server = await control.serve(self.spool.directory, accept)
@@ -142,10 +156,26 @@ class Daemon:
 
     # -- starting --------------------------------------------------------------------------------------------------
 
+    async def _open_patiently(self) -> None:
+        """Open everything. A disk that fails now may work later: stay up, not ready, and try again (ACCOUNTING §7)."""
+        while True:
+            try:
+                self._open()
+            except SpoolUnusableError as error:
+                self.reporter.fails("spool", str(error))
+                systemd.notify(f"EXTEND_TIMEOUT_USEC={int(RETRY_SECONDS * 2e6)}", f"STATUS={error}")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_SECONDS):
+                        await self._stopping.wait()
+                if self._stopping.is_set():
+                    raise
+            else:
+                self.reporter.recovers("spool")
+                return
+
     def _open(self) -> None:
         cfg = self.config
         run_dir = Path(cfg.agent.run_dir)
-        self._anchors = AnchorLocks(run_dir, ANCHOR_SECONDS, lambda: systemd.notify("EXTEND_TIMEOUT_USEC=5000000"))
         self.spool = Spool.open(
             Path(cfg.agent.data_dir),
             run_dir=run_dir,
@@ -158,16 +188,10 @@ class Daemon:
         self.outbox = Outbox(self.spool)
         try:
             self.metering = Metering(self.spool, plan_of(cfg), run_dir, boot=kernel.boot_id())
-            self.reporter = Reporter(
-                Telemetry(
-                    __version__,
-                    boottime=kernel.boottime,
-                    billing=lambda: self.metering.clock.at(kernel.boottime()),
-                    customer_labels=cfg.telemetry.customer_labels,
-                )
-            )
             self.drains = Drains(self.metering, self.outbox, self.reporter, self._on_thread)
             self.sweeps = Sweeps(self.metering, self.reporter, self._on_thread, self.drains.records.set)
+            self._billing = lambda: self.metering.clock.at(kernel.boottime())
+            self._swept = lambda: self.sweeps.last
             self._build(cfg)
         except AgentError:
             self.spool.close()
@@ -215,7 +239,7 @@ class Daemon:
             *self.config.telemetry.listen,
             self.reporter.telemetry,
             self._unhealthy,
-            lambda: None if self.sweeps.last else NOT_YET,
+            lambda: None if self._swept() else NOT_YET,
         )
         self.address = listener.address
         log.info("telemetry", address="{}:{}".format(*listener.address))
@@ -339,7 +363,7 @@ class Daemon:
 
     def _unhealthy(self) -> str | None:
         limit = STALL_SWEEPS * max(self.config.agent.sample_interval, 10 * NS_PER_S)
-        if self.sweeps.last and kernel.boottime() - self.sweeps.last > limit:
+        if self._swept() and kernel.boottime() - self._swept() > limit:
             return "no sweep was committed lately; failing: " + (", ".join(sorted(self.reporter.failing)) or "the loop")
         return None
 

@@ -23,6 +23,10 @@ class CannotStartError(AgentError):
     exit_code = 3
 
 
+class SpoolUnusableError(CannotStartError):
+    """The disk under the spool fails or is read-only: it may work later, so the daemon stays up and tries again."""
+
+
 class SourceError(AgentError):
     """A source could not be read this time; its watermark stands still and the next sweep tries again."""
 

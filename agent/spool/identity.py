@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from agent.errors import CannotStartError
+from agent.errors import CannotStartError, SpoolUnusableError
 
 _INSTANCE_IDS = ("var/lib/cloud/data/instance-id", "run/cloud-init/.instance-id")
 
@@ -85,6 +85,10 @@ def private_directory(path: Path, key: str) -> Path:
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=True)
             sync_directory(path.parent)
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise SpoolUnusableError(
+                f"{key}: {path}: its file system is read-only. Mount it writable; it is tried again."
+            )
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as e:

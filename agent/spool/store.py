@@ -11,7 +11,7 @@ import msgspec
 from msgspec import structs
 
 from agent.books import Commit, Row, Snapshot
-from agent.errors import CannotStartError, SpoolError, SpoolFullError
+from agent.errors import AgentError, CannotStartError, SpoolFullError, SpoolUnusableError
 from agent.record import UsageRecord
 from agent.spool import schema
 from agent.spool.identity import ENDED, Identity, Witness, foreign, private_directory, sync_directory
@@ -70,13 +70,13 @@ class Spool:
         try:
             once_locked()
             db, reason = _connect(directory / FILE, max_bytes, now)
-        except (apsw.Error, SpoolError, OSError) as e:
+        except (apsw.Error, OSError) as e:
             lock.close()
-            message = f"agent.data_dir: {directory / FILE} cannot be opened: {e}. Check the disk and permissions."
-            raise CannotStartError(message) from e
-        except CannotStartError:
+            message = f"agent.data_dir: {directory / FILE}: {e}. Check the disk and permissions; it is tried again."
+            raise SpoolUnusableError(message) from e
+        except AgentError as e:
             lock.close()
-            raise
+            raise e if isinstance(e, CannotStartError) else CannotStartError(str(e)) from e
         kept = db.execute("SELECT value FROM meta WHERE name='identity'").get
         identity = None if kept is None else msgspec.json.decode(kept, type=Identity)
         if identity is not None:

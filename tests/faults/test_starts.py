@@ -189,3 +189,27 @@ def test_a_restored_older_spool_begins_a_new_epoch_and_holds_the_old_backlog(tmp
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(tmp_path / "backup", tmp_path / "data")
     new_epoch_over(tmp_path, config, before, "restored spool: it ends at commit ")
+
+
+def test_a_disk_that_refuses_the_spool_is_waited_for(tmp_path: Path, top: Group) -> None:
+    """ACCOUNTING §7: up, not ready, trying again; no loop of exits, and no deleting by hand what is not in the way."""
+    config = configuration(tmp_path, top.name, {})
+    obstacle = tmp_path / "data" / "spool.db"
+    obstacle.mkdir(parents=True)
+    agent = Agent(config)
+    assert agent.wait_for("EXTEND_TIMEOUT_USEC=10000000"), agent.said()
+    assert not agent.wait_for("READY=1", 1)
+    assert agent.process.poll() is None
+    obstacle.rmdir()
+    agent.ready()
+    assert agent.stop() == 0, agent.said()
+    assert "recovered" in agent.said()
+
+
+def test_one_that_waits_for_its_disk_can_be_stopped(tmp_path: Path, top: Group) -> None:
+    """Exit 3: it never started."""
+    config = configuration(tmp_path, top.name, {})
+    (tmp_path / "data" / "spool.db").mkdir(parents=True)
+    agent = Agent(config)
+    assert agent.wait_for("EXTEND_TIMEOUT_USEC=10000000"), agent.said()
+    assert agent.stop() == 3
