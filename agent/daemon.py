@@ -24,7 +24,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from agent import __version__, config, control, systemd
 from agent.config import Cgroups, Config, FileSink, Host
 from agent.drains import Drains
-from agent.errors import AgentError, ConfigError, SpoolError, SpoolUnusableError
+from agent.errors import AgentError, CannotStartError, ConfigError, SpoolError, SpoolUnusableError
 from agent.metering import Metering, Plan
 from agent.model import NS_PER_S, Meter
 from agent.reporting import Reporter, log_to
@@ -126,7 +126,7 @@ class Daemon:
             )
         )
         run_dir = Path(self.config.agent.run_dir)
-        self._anchors = AnchorLocks(run_dir, ANCHOR_SECONDS, lambda: systemd.notify("EXTEND_TIMEOUT_USEC=5000000"))
+        self._anchors = AnchorLocks(run_dir, ANCHOR_SECONDS, self._waiting_for_an_anchor)
 
     def stop(self) -> None:
         """Ask for an orderly stop."""
@@ -160,18 +160,19 @@ class Daemon:
         """Open everything. A disk that fails now may work later: stay up, not ready, and try again (ACCOUNTING §7)."""
         while True:
             try:
-                self._open()
+                await self._on_thread(self._open)
             except SpoolUnusableError as error:
                 self.reporter.fails("spool", str(error))
                 systemd.notify(f"EXTEND_TIMEOUT_USEC={int(RETRY_SECONDS * 2e6)}", f"STATUS={error}")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RETRY_SECONDS):
-                        await self._stopping.wait()
-                if self._stopping.is_set():
+                if await either(self._stopping, RETRY_SECONDS):
                     raise
             else:
-                self.reporter.recovers("spool")
-                return
+                break
+        self.reporter.recovers("spool")
+        self._introduce()
+        log.info("started", version=__version__, source=self.metering.books.source)
+        if self.spool.restored:
+            log.error("new epoch", reason=self.spool.restored, cure="see `metering-agent spool ls --held`")
 
     def _open(self) -> None:
         cfg = self.config
@@ -197,10 +198,11 @@ class Daemon:
             self.spool.close()
             self._anchors.close()
             raise
-        self._introduce()
-        log.info("started", version=__version__, source=self.metering.books.source)
-        if self.spool.restored:
-            log.error("new epoch", reason=self.spool.restored, cure="see `metering-agent spool ls --held`")
+
+    def _waiting_for_an_anchor(self) -> None:
+        systemd.notify("EXTEND_TIMEOUT_USEC=5000000")
+        if self._stopping.is_set():
+            raise CannotStartError("asked to stop before it had started")
 
     def _hold_anchors(self, cfg: Config) -> None:
         """One agent per anchor of a kernel: no other may book the same counters."""

@@ -213,3 +213,17 @@ def test_one_that_waits_for_its_disk_can_be_stopped(tmp_path: Path, top: Group) 
     agent = Agent(config)
     assert agent.wait_for("EXTEND_TIMEOUT_USEC=10000000"), agent.said()
     assert agent.stop() == 3
+
+
+def test_one_that_waits_for_an_anchor_can_be_stopped(tmp_path: Path, top: Group) -> None:
+    """At once, not when the wait is over."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    holder = AnchorLocks(run_dir, 0, lambda: None)
+    holder.hold([top.name])
+    agent = Agent(configuration(tmp_path, top.name, {}))
+    assert agent.wait_for("EXTEND_TIMEOUT_USEC=5000000"), agent.said()
+    began = time.monotonic()
+    assert agent.stop() == 3
+    assert time.monotonic() - began < 10
+    holder.close()
