@@ -328,6 +328,6 @@ def test_a_credential_reaches_it_and_nobody_else(host: Host) -> None:
         "ExecStart=/opt/metering-agent/bin/metering-agent run --config %d/agent.yaml",
     )
     host.systemctl("start", UNIT)
-    inside = f"/proc/{host.show('MainPID')}/root/run/credentials/{UNIT}/agent.yaml"
+    inside = str(Path("/proc", host.show("MainPID"), "root", "run/credentials", UNIT, "agent.yaml"))
     assert host.machine.run("stat", "-c", "%a %u", inside).strip() == "400 0"
     assert host.machine.run("cat", inside) == AGENT_YAML
