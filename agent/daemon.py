@@ -357,7 +357,7 @@ class Daemon:
 
     def _adopt(self, fresh: Config) -> None:
         self._hold_anchors(fresh)
-        self.metering.adopt(plan_of(fresh))
+        self.metering.adopt(plan_of(fresh), just_swept=True)
         self.config = fresh
         self._build(fresh)
 

@@ -16,7 +16,7 @@ from agent.attribution import Attribution, Rules, Version, revise
 from agent.books import Books, Commit
 from agent.clock import BillingClock, ClockState, Verdict
 from agent.errors import SpoolError
-from agent.model import Dimension, Gap, Meter, Reading
+from agent.model import NS_PER_S, Dimension, Gap, Meter, Reading
 from agent.reattribution import reattribute
 from agent.sources import Source
 from agent.spool import Spool
@@ -87,17 +87,26 @@ class Metering:
         self._checked = 0  # unattributed records up to this seq were offered to the current rules
         self.adopt(plan)
 
+    books: Books  # made anew by each adopt and rebuild
+
     # -- plans -----------------------------------------------------------------------------------------------------
 
-    def adopt(self, plan: Plan) -> None:
-        """Put `plan` in force: what it changes is cut first, under the old one; then its rules act from now."""
+    def adopt(self, plan: Plan, *, just_swept: bool = False) -> None:
+        """Put `plan` in force: what it changes is cut first, under the old one; then its rules act from now.
+
+        `just_swept`: everything up to the sweep that a reload makes was judged by the old rules, so the new ones act
+        from there; no span straddles the few milliseconds between.
+        """
         _, boottime = self._now()
         now = self.clock.at(boottime)
+        loaded = now
+        if just_swept:
+            loaded = min((c.at for c in self.books.cursors.values() if 0 <= now - c.at < NS_PER_S), default=now)
         self.clock.accept_after = plan.accept_after
         history = msgspec.json.decode(self.spool.meta("versions") or b"null", type=tuple[Version, ...] | None)
         written = self.spool.meta("plan")
         old = msgspec.json.decode(written, type=Kept) if written else Kept(plan.dimensions, plan.window)
-        versions = revise(history, plan.rules, now)
+        versions = revise(history, plan.rules, loaded)
         if old != Kept(plan.dimensions, plan.window):
             before = self._books(plan, old.dimensions, old.window, Attribution(history or (), plan.rules))
             meters = _changed(old, plan)

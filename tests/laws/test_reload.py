@@ -164,3 +164,16 @@ def test_segments_that_no_usage_can_reach_any_more_are_forgotten(tmp_path: Path)
         life.start()
         sizes.append(len(life.spool.meta("segments") or b""))
     assert sizes[-1] == sizes[-20]
+
+
+def test_what_is_born_after_a_reload_is_the_new_customers_in_full(tmp_path: Path) -> None:
+    """§5: the span since the sweep that the reload made must not be cut at the milliseconds it then took."""
+    life = begun(tmp_path)
+    life.sweep(after=20 * S)
+    life.pass_time(3_000_000)
+    life.metering.adopt(plan(ACME, customer("beta", unit="b")), just_swept=True)
+    life.kernel.make("a.slice/b", unit="b")
+    life.kernel.burn("a.slice/b", 10**6)
+    life.sweep(after=S)
+    life.sweep(after=40 * S)
+    assert life.balance()["beta"] == 10**6
