@@ -117,7 +117,7 @@ class Books:
             for gap in measured.gaps
             for dimension in self.windows.of_meter.get(gap.meter, ())
         ]
-        commit = self._commit(closed, measured.touched | touched | measured.ended)
+        commit = self._commit(closed, measured.touched | touched)
         commit.source, commit.cursor = sweep.source, cursor
         commit.balances, commit.anomalies, commit.gaps = measured.balances, measured.anomalies, measured.gaps
         commit.unattributed = unattributed

@@ -74,7 +74,7 @@ class Metering:
         boot: str,
     ) -> None:
         """`now` gives (wall, boottime); `boot` is the id of this boot of the kernel."""
-        self.spool, self._now, self._synchronised, self._boot = spool, now, synchronised, boot
+        self.spool, self._now, self._synchronised = spool, now, synchronised
         self._metered = Metered(run_dir / "metered", boot, spool.identity.epoch)
         self._unbooked: dict[str, list[Reading]] = {}
         wall, boottime = now()

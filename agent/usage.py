@@ -148,8 +148,7 @@ class _Measuring:
                 track = self.tracks[resource.key] = Track(resource)
             if reading.samples:
                 self._read(track, reading, born=self._born(resource))
-            if track.resource is not resource:
-                track.resource = resource
+            track.resource = resource
             out.touched.add(resource.key)
             if reading.gone:
                 self._anchor_gone(reading)
