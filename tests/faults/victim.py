@@ -74,6 +74,11 @@ class Victim:
         self._said = self._log.stat().st_size
         return Agent(self._config, under=under, log=self._log)
 
+    def least_struck(self) -> str:
+        """The aim that death has met least often so far: how often one is hit depends on the machine's speed."""
+        met = Counter(aim for _, aim in self.struck.elements())
+        return min(AIMS, key=lambda aim: (met[aim], self._dice.random()))
+
     def aimed_enough(self) -> bool:
         """Whether death struck commits and renames three times each."""
         where = Counter(phase for phase, _ in self.struck.elements())
