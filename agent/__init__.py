@@ -9,4 +9,4 @@ transaction: marks, open windows, records. Right of it, `delivery/` drains each 
 The two sides share nothing but the spool. `daemon.py` is the only place where all the parts meet.
 """  # noqa: E501 - the line is drawn once, whole
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

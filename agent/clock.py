@@ -9,10 +9,12 @@ from enum import Enum
 
 from msgspec import Struct
 
-from agent.model import NS_PER_MS
+from agent.model import NS_PER_MS, NS_PER_S
 from agent.record import rfc3339
 
 BUILD_TIME = 1_790_000_000 * 1_000_000_000  # 2026-09-21: no wall clock of this release is before it
+DATE_LASTS = 600 * NS_PER_S  # how long a date confirms anything: clocks of boots do not drift by seconds in it
+DATE_COARSE = 3 * NS_PER_S  # a date has whole seconds, and was on its way
 STEP = 500 * NS_PER_MS  # a smaller difference is left alone: adjtime slews both clocks alike
 
 
@@ -102,6 +104,24 @@ class BillingClock:
     def _move(self, offset: int) -> None:
         self.state.anchor += offset - offset % NS_PER_MS
         self.state.pending = None
+
+
+class Dates:
+    """What other machines' clocks said last: the `Date` of what sinks answered. Written and read on any thread."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, int] | None = None
+
+    def note(self, seconds: int, boottime: int) -> None:
+        """A date that came at `boottime` (ns)."""
+        self._seen = seconds * NS_PER_S, boottime
+
+    def agree(self, wall: int, boottime: int) -> bool:
+        """Whether the wall clock is within a few seconds of a date that is not old."""
+        if self._seen is None:
+            return False
+        date, at = self._seen
+        return boottime - at < DATE_LASTS and abs(wall - (date + boottime - at)) < DATE_COARSE
 
 
 def now() -> tuple[int, int]:

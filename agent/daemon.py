@@ -21,24 +21,24 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from agent import __version__, config, control, systemd
-from agent.config import Cgroups, Config, FileSink, Host
+from agent import __version__, clock, config, control, systemd
+from agent.config import Cgroups, Config, Host
 from agent.drains import Drains
 from agent.errors import AgentError, CannotStartError, ConfigError, SpoolError, SpoolUnusableError
-from agent.metering import Metering, Plan
-from agent.model import NS_PER_S, Meter
+from agent.kinds import KINDS, METERS, build_source, plan_of
+from agent.metering import Metering
+from agent.model import NS_PER_S
+from agent.outlets import outlets
 from agent.reporting import Reporter, log_to
-from agent.sinks import Sink, file
-from agent.sources import Source, cgroups, host, kernel
+from agent.sources import Source, kernel
 from agent.spool import Spool
+from agent.spool.acts import ACTS, Act
 from agent.spool.identity import fingerprint
 from agent.spool.lock import AnchorLocks
 from agent.spool.outbox import Outbox
 from agent.sweeps import Sweeps, either
 from agent.telemetry import Listener, Telemetry, listen
 
-KINDS: Mapping[str, tuple[Meter, ...]] = {"host": host.METERS, "cgroups": cgroups.METERS}
-METERS = {meter.name: meter for meters in KINDS.values() for meter in meters}
 ANCHOR_SECONDS = 60.0  # an agent that is being replaced has this long to let go of its anchors
 RETRY_SECONDS = 5.0  # between two tries to open a spool that the disk refuses
 ONE_SIGNAL = 1.0  # seconds in which a process and its group may be signalled by one act
@@ -52,43 +52,6 @@ RESTART_ONLY = (
 
 log = structlog.get_logger()
 T = TypeVar("T")
-
-
-def build_source(section: Host | Cgroups, cfg: Config) -> Source:
-    """A new source is one file, one section, and one line here."""
-    wanted = frozenset(entry.meter for entry in cfg.meters)
-    if isinstance(section, Cgroups):
-        aspects = frozenset(a for a in ("limit", "request") if any(a in entry.policy for entry in cfg.meters))
-        root, include, anchors = str(section.root), section.include, section.closed()
-        return cgroups.CgroupSource(section.id, root, include, anchors, wanted=wanted, aspects=aspects)
-    return host.HostSource(section.id, str(section.root), wanted=wanted)
-
-
-def build_sink(section: FileSink, epoch: str) -> Sink:
-    """A new sink is one file, one section, and one line here."""
-    return file.FileSink(section.id, section.role, Path(section.path), epoch)
-
-
-def plan_of(cfg: Config) -> Plan:
-    """The configuration as the line reads it."""
-    feeds: dict[str, frozenset[str]] = {}
-    for source in cfg.sources:
-        for meter in KINDS[source.kind]:
-            feeds[meter.name] = feeds.get(meter.name, frozenset()) | {source.id}
-    return Plan(
-        cluster=cfg.agent.cluster,
-        node=cfg.agent.node,
-        meters=METERS,
-        feeds=feeds,
-        dimensions=cfg.dimensions(),
-        rules=cfg.rules(),
-        window=cfg.agent.window,
-        interval=cfg.agent.sample_interval,
-        fresh_boot=cfg.agent.fresh_boot,
-        hold=cfg.attribution.unattributed.hold,
-        accept_after=cfg.agent.clock.accept_after,
-        claims={s.id: s.closed() if isinstance(s, Cgroups) else (s.id,) for s in cfg.sources},
-    )
 
 
 class Daemon:
@@ -109,6 +72,7 @@ class Daemon:
         self._load, self._path, self._build_source, self._lock_anchors = load, path, build, lock_anchors
         self.config = load()
         self._generation = 1
+        self._dates = clock.Dates()
         self._thread = ThreadPoolExecutor(1, "spool")
         self._stopping, self._reload = asyncio.Event(), asyncio.Event()
         self._broken: Exception | None = None
@@ -146,8 +110,10 @@ class Daemon:
                 stack.push_async_callback(listener.close)
             await self._open_patiently()
             stack.push_async_callback(self._on_thread, self._close)
-            accept = {"clock accept": lambda: self._on_thread(self.metering.accept_clock)}
-            server = await control.serve(self.spool.directory, accept)
+            stack.push_async_callback(self.drains.abandon)
+            await self._adopt_sinks(self.config)
+            self._notice()
+            server = await control.serve(self.spool.directory, self._answers())
             stack.callback(server.close)
             await self._work()
             code = await self._flush()
@@ -169,7 +135,6 @@ class Daemon:
             else:
                 break
         self.reporter.recovers("spool")
-        self._introduce()
         log.info("started", version=__version__, source=self.metering.books.source)
         if self.spool.restored:
             log.error("new epoch", reason=self.spool.restored, cure="see `metering-agent spool ls --held`")
@@ -188,12 +153,21 @@ class Daemon:
         )
         self.outbox = Outbox(self.spool)
         try:
-            self.metering = Metering(self.spool, plan_of(cfg), run_dir, boot=kernel.boot_id())
-            self.drains = Drains(self.metering, self.outbox, self.reporter, self._on_thread)
-            self.sweeps = Sweeps(self.metering, self.reporter, self._on_thread, self.drains.records.set)
+            self.metering = Metering(
+                self.spool, plan_of(cfg), run_dir, boot=kernel.boot_id(), synchronised=self._clock_confirmed
+            )
+            self.drains = Drains(
+                self.metering,
+                self.outbox,
+                self.reporter,
+                self._on_thread,
+                lambda: self._adopt_sinks(self.config),
+                lambda date: self._dates.note(date, kernel.boottime()),
+            )
+            self.sweeps = Sweeps(self.metering, self.reporter, self._on_thread, self.drains.stirred.set)
             self._billing = lambda: self.metering.clock.at(kernel.boottime())
             self._swept = lambda: self.sweeps.last
-            self._build(cfg)
+            self._build_sources(cfg)
         except AgentError:
             self.spool.close()
             self._anchors.close()
@@ -204,35 +178,33 @@ class Daemon:
         if self._stopping.is_set():
             raise CannotStartError("asked to stop before it had started")
 
+    def _clock_confirmed(self) -> bool:
+        """Whether the wall clock is disciplined, or is what sinks' clocks say (ACCOUNTING §4)."""
+        return clock.synchronised() or self._dates.agree(*clock.now())
+
     def _hold_anchors(self, cfg: Config) -> None:
         """One agent per anchor of a kernel: no other may book the same counters."""
         if self._lock_anchors:
             self._anchors.hold(a for section in cfg.sources if isinstance(section, Cgroups) for a in section.closed())
 
-    def _build(self, cfg: Config) -> None:
-        """Make sources and sinks what the configuration says."""
+    def _build_sources(self, cfg: Config) -> None:
         for source in self.sweeps.sources.values():
             source.close()
         self.sweeps.sources = {section.id: self._build_source(section, cfg) for section in cfg.sources}
-        self.drains.sinks = {section.id: build_sink(section, self.spool.identity.epoch) for section in cfg.sinks}
-        for section in cfg.sinks:
-            self.outbox.register(section.id, section.kind, section.role, since=section.since)
-        for sink in self.outbox.sinks().keys() - self.drains.sinks.keys():
-            if self.outbox.backlog(sink)[0] == 0:
-                self.outbox.remove(sink)
-        for built in self.drains.sinks.values():
-            built.sweep_up(self.outbox.prepared(built.id))
 
-    def _introduce(self) -> None:
-        """Say what is configured, once per generation."""
-        cfg = self.config
-        ids = {"sources": list(self.sweeps.sources), "sinks": list(self.drains.sinks)}
+    async def _adopt_sinks(self, cfg: Config) -> None:
+        """Run the sinks of `cfg`, and those that still have something to settle."""
+        wanted = await self._on_thread(outlets, cfg, self.outbox, METERS)
+        await self.drains.adopt(wanted, self.drains.build(wanted))
+        ids = {"sources": list(self.sweeps.sources), "sinks": list(wanted)}
         self.reporter.telemetry.configured(self._generation, window=cfg.agent.window, lateness=0, **ids)
-        for notice in cfg.notices:
+        for sink, outlet in wanted.items():
+            if outlet.alarm is not None:
+                log.error("sink goes on by its last configuration", sink=sink, why=outlet.alarm)
+
+    def _notice(self) -> None:
+        for notice in self.config.notices:
             log.warning("configuration", notice=notice)
-        for sink in self.outbox.sinks().keys() - self.drains.sinks.keys():
-            cure = "put it back into the configuration, or its records wait in the spool"
-            log.error("sink removed with a backlog", sink=sink, records=self.outbox.backlog(sink)[0], cure=cure)
 
     async def _listen(self) -> Listener | None:
         if self.config.telemetry.listen is None:
@@ -294,7 +266,7 @@ class Daemon:
                 raise self._broken
             await self.sweeps.every_source()
             self.reporter.recorded(await self._on_thread(self.metering.cut))
-            await self.drains.all(deadline)
+            await self.drains.finish(max(0.0, deadline - time.monotonic()))
         except SpoolError as error:
             log.critical("stopping without a flush: counters and spool hold everything", error=str(error))
             return 1
@@ -311,6 +283,25 @@ class Daemon:
             os._exit(1)  # a second signal leaves at once: what is uncommitted, the counters still hold
         self._asked_at = self._asked_at or time.monotonic()
         self._stopping.set()
+
+    # -- asked by people -------------------------------------------------------------------------------------------
+
+    def _answers(self) -> Mapping[str, control.Answer]:
+        """What can be asked for on the control socket."""
+
+        async def accept(_who: str, _arguments: Mapping[str, object]) -> object:
+            return await self._on_thread(self.metering.accept_clock)
+
+        def answer(act: Act) -> control.Answer:
+            async def done(who: str, arguments: Mapping[str, object]) -> object:
+                said = await self._on_thread(act, self.outbox, self._billing, who, arguments)
+                await self._adopt_sinks(self.config)  # one may have ended
+                self.drains.stirred.set()
+                return said
+
+            return done
+
+        return {"clock accept": accept} | {name: answer(act) for name, act in ACTS.items()}
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
@@ -352,14 +343,15 @@ class Daemon:
                 log.warning("configuration refused; the last good one goes on", problems=str(error))
                 continue
             self._generation += 1
-            self._introduce()
+            await self._adopt_sinks(fresh)
+            self._notice()
             log.info("configuration adopted", generation=self._generation)
 
     def _adopt(self, fresh: Config) -> None:
         self._hold_anchors(fresh)
         self.metering.adopt(plan_of(fresh), just_swept=True)
         self.config = fresh
-        self._build(fresh)
+        self._build_sources(fresh)
 
     # -- health ----------------------------------------------------------------------------------------------------
 

@@ -1,65 +1,147 @@
-"""When sinks are sent to: as records come, and again each interval for what failed. The right half of the line, run."""
+"""Every sink's drain, kept as the configuration says, and what is done besides: stock, retention, close-outs."""
 
 import asyncio
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from agent.delivery.drain import drain_one
-from agent.errors import SinkError, SpoolFullError
+from agent.delivery.drain import Drain
+from agent.kinds import build_sink
 from agent.metering import Metering
 from agent.model import NS_PER_S
-from agent.reporting import Reporter, Stock
+from agent.outlets import Outlet
+from agent.reporting import Reporter, SinkStock, Stock
 from agent.sinks import Sink
+from agent.sources import kernel
 from agent.spool.outbox import Outbox
+from agent.spool.remainders import close_out
 from agent.sweeps import OnThread, either
 from agent.telemetry import SpoolLevels
 
+CHANGE_SECONDS = 5.0  # how long a reload waits for what is under way at a sink that changes
+
 
 class Drains:
-    """Drains every sink's outbox. A sink that fails costs only itself."""
+    """Runs a drain for each sink. A sink that fails costs only itself."""
 
-    def __init__(self, metering: Metering, outbox: Outbox, reporter: Reporter, on_thread: OnThread) -> None:
+    def __init__(
+        self,
+        metering: Metering,
+        outbox: Outbox,
+        reporter: Reporter,
+        on_thread: OnThread,
+        tidy: Callable[[], Awaitable[None]],
+        dated: Callable[[int], None],
+    ) -> None:
+        """`tidy` looks at the sinks anew, when one that was to end, or to change, is settled.
+
+        `dated` hears the dates of answers, seconds of the epoch.
+        """
+        self._dated = dated
         self._metering, self._outbox, self._reporter, self._on_thread = metering, outbox, reporter, on_thread
-        self.sinks: dict[str, Sink] = {}
-        self.records = asyncio.Event()  # set when there are new ones
+        self._tidy = tidy
+        self._running: dict[str, tuple[Outlet, Drain, asyncio.Task[None]]] = {}
+        self.stirred = asyncio.Event()  # set when there are new records, or a person has acted
+
+    # -- what runs -------------------------------------------------------------------------------------------------
+
+    def build(self, outlets: Mapping[str, Outlet]) -> dict[str, Sink]:
+        """The sinks of those outlets that do not run yet, or run otherwise. Raises AgentError where one cannot be."""
+        running = {sink: outlet for sink, (outlet, *_) in self._running.items()}
+        return {
+            sink: build_sink(outlet.section, self._dated)
+            for sink, outlet in outlets.items()
+            if running.get(sink) != outlet
+        }
+
+    async def adopt(self, outlets: Mapping[str, Outlet], built: Mapping[str, Sink]) -> None:
+        """Run exactly these, by id; `built` holds the sinks of what is new. The others are not disturbed."""
+        await self._stop([*built, *(self._running.keys() - outlets.keys())], CHANGE_SECONDS)
+        for sink, made in built.items():
+            drain = self._drain(made, outlets[sink])
+            task = asyncio.create_task(drain.run(), name=f"drain {sink}")
+            task.add_done_callback(lambda _: self.stirred.set())
+            self._running[sink] = outlets[sink], drain, task
+
+    def _drain(self, sink: Sink, outlet: Outlet) -> Drain:
+        return Drain(
+            sink,
+            outlet.route,
+            self._outbox,
+            self._on_thread,
+            billing=lambda: self._metering.clock.at(kernel.boottime()),
+            monotonic=time.monotonic_ns,
+            chance=random.random,
+            told=self._reporter.turned,
+            freezes=outlet.freezes,
+        )
+
+    async def finish(self, seconds: float) -> None:
+        """Deliver what can be within so many seconds, then stop."""
+        await self._stop(list(self._running), seconds)
+
+    async def abandon(self) -> None:
+        """Stop at once; what is under way may have left."""
+        for *_, task in self._running.values():
+            task.cancel()
+        if self._running:
+            await asyncio.wait([task for *_, task in self._running.values()])
+        for _, drain, _ in self._running.values():
+            await drain.sink.close()
+        self._running.clear()
+
+    async def _stop(self, sinks: Iterable[str], seconds: float) -> None:
+        stopping = [self._running.pop(sink) for sink in sinks if sink in self._running]
+        for _, drain, _ in stopping:
+            drain.finish()
+        if stopping:
+            await asyncio.wait([task for *_, task in stopping], timeout=seconds)
+        for _, drain, task in stopping:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+                await drain.hold_back()
+            await drain.sink.close()
+            if not task.cancelled():
+                task.result()
+
+    # -- what is done besides --------------------------------------------------------------------------------------
 
     async def as_they_come(self, retention: Callable[[], tuple[int, int]]) -> None:
-        """For ever: deliver, take stock, wait for more. `retention`: of records and of evidence, ns."""
+        """For ever: stir the drains when there are records, take stock. `retention`: of records and evidence, ns."""
         while True:
-            await self.all(float("inf"))
-            self._reporter.stock(await self._on_thread(self._take_stock, retention()))
-            await either(self.records, self._metering.plan.interval / NS_PER_S)
-
-    async def all(self, deadline: float) -> None:
-        """Deliver what is owed until `deadline` (monotonic seconds)."""
-        for sink in list(self.sinks.values()):
-            while time.monotonic() < deadline and await self._one(sink):
-                pass
-
-    async def _one(self, sink: Sink) -> bool:
-        """One submission; False when there is no more, or it did not work this time."""
-        try:
-            count = await self._on_thread(drain_one, sink, self._outbox, time.time_ns)
-        except (SinkError, SpoolFullError) as error:
-            self._reporter.fails(f"sink {sink.id}", str(error))
-            self._reporter.telemetry.settled(sink.id, "retry")
-            return False
-        self._reporter.recovers(f"sink {sink.id}")
-        if count:
-            self._reporter.telemetry.settled(sink.id, "delivered", count)
-        return count is not None
+            for *_, drain, task in self._running.values():
+                if task.done():
+                    task.result()
+                drain.stir()
+            stock = await self._on_thread(self._take_stock, retention())
+            self._reporter.stock(stock)
+            if any(stands.ended for stands in stock.sinks.values()):
+                await self._tidy()
+            await either(self.stirred, self._metering.plan.interval / NS_PER_S)
 
     def _take_stock(self, retention: tuple[int, int]) -> Stock:
         spool, now = self._outbox.spool, time.time_ns()
         spool.maintain(now, *retention, self._metering.plan.hold)
-        backlogs = {sink: self._outbox.backlog(sink) for sink in self.sinks}
+        sinks = {}
+        for sink, standing in self._outbox.sinks().items():
+            records, oldest = self._outbox.backlog(standing)
+            running = self._running.get(sink)
+            max_age = running[1].sink.terms.max_age if running is not None else None
+            stuck = self._outbox.stuck(standing)
+            ends = standing.until is not None and not records and not stuck
+            waits = running is not None and not running[0].freezes and not self._outbox.has_open(standing)
+            sinks[sink] = SinkStock(records, oldest, stuck, max_age, ends or waits)
+            if running is not None and running[0].close_after is not None:
+                billing = self._metering.clock.at(kernel.boottime())
+                close_out(self._outbox, standing, billing - running[0].close_after)
         levels = SpoolLevels(
             open_windows=self._metering.books.open_windows(),
             size=spool.bytes,
             free=spool.free,
             appended=spool.appended,
-            undelivered=max((records for records, _ in backlogs.values()), default=0),
-            oldest=min((oldest for _, oldest in backlogs.values() if oldest is not None), default=None),
+            undelivered=max((stock.records for stock in sinks.values()), default=0),
+            oldest=min((stock.oldest for stock in sinks.values() if stock.oldest is not None), default=None),
             held=spool.held_unattributed,
         )
-        return Stock(levels, backlogs)
+        return Stock(levels, sinks)

@@ -153,6 +153,18 @@ def with_seq(body: bytes, seq: int) -> bytes:
     return b'%b"seq":%d,%b' % (body[:at], seq, body[at:])
 
 
+def record_id(body: bytes) -> uuid.UUID:
+    """The id in a stored body."""
+    return uuid.UUID(_identified.decode(body).id)
+
+
+class _Identified(Struct):
+    id: str
+
+
+_identified = msgspec.json.Decoder(_Identified)
+
+
 @lru_cache(maxsize=64)
 def rfc3339(ns: int) -> str:
     """UTC with nine digits: 2026-11-23T12:00:00.000000000Z."""

@@ -8,17 +8,30 @@ import structlog
 from msgspec import Struct
 
 from agent.books import Commit
+from agent.delivery.drain import Turn
 from agent.metering import Swept
+from agent.model import NS_PER_S
 from agent.telemetry import SpoolLevels, Telemetry
+from agent.telemetry import metrics as m
 
 log = structlog.get_logger()
 
 
+class SinkStock(Struct, frozen=True):
+    """One sink at one moment: what it has still to take, what waits for a person, whether it may be built anew."""
+
+    records: int
+    oldest: int | None  # when the oldest of them closed
+    stuck: Mapping[str, int]  # by outcome
+    max_age: int | None
+    ended: bool  # it was to end, or to change, and is settled
+
+
 class Stock(Struct, frozen=True):
-    """The spool and its sinks' backlogs at one moment: (records, oldest closing) by sink."""
+    """The spool and its sinks at one moment."""
 
     levels: SpoolLevels
-    backlogs: Mapping[str, tuple[int, int | None]]
+    sinks: Mapping[str, SinkStock]
 
 
 class Reporter:
@@ -52,11 +65,38 @@ class Reporter:
             r = closed.record
             self.telemetry.recorded(r.kind, customer=r.customer, dimension=r.dimension, quantity=r.quantity)
 
+    def turned(self, sink: str, turn: Turn) -> None:
+        """A sink's drain settled something, or could not."""
+        told = self.telemetry
+        if turn.full is not None:
+            self.fails("spool space", turn.full)
+        for settled in turn.settled:
+            if settled.outcome in m.DELIVERY_OUTCOMES:
+                told.settled(sink, settled.outcome, settled.count)
+            match settled.outcome:
+                case "delivered" | "duplicate":
+                    self.recovers(f"sink {sink}")
+                case "retry" | "refused":
+                    self.fails(f"sink {sink}", settled.why)
+                case outcome:
+                    log.error("not delivered", sink=sink, outcome=outcome, records=settled.count, why=settled.why)
+
     def stock(self, stock: Stock) -> None:
         """The spool stands so."""
-        self.telemetry.spool(stock.levels)
-        for sink, (records, oldest) in stock.backlogs.items():
-            self.telemetry.backlog(sink, records, oldest)
+        told = self.telemetry
+        told.spool(stock.levels)
+        for sink, stands in stock.sinks.items():
+            told.backlog(sink, stands.records, stands.oldest)
+            told.stuck(sink, stands.stuck)
+            if stands.max_age is not None:
+                age = told.age(stands.oldest)
+                late = age > stands.max_age * 3 // 4
+                most = stands.max_age // NS_PER_S
+                why = f"its oldest record is {age // NS_PER_S} s old, and it takes none beyond {most} s"
+                if late:
+                    self.fails(f"age at sink {sink}", why)
+                else:
+                    self.recovers(f"age at sink {sink}")
 
     def fails(self, what: str, why: str) -> None:
         """`what` does not work; logged when it begins."""

@@ -4,11 +4,14 @@ One process fills a spool while a sink is owed everything; its file is then evic
 process opens it, takes the first batch, and drains all of it.
 """
 
+import asyncio
 import os
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -18,8 +21,10 @@ from bench.scale import Scale
 from bench.table import count, mib, ms, percentile, show
 
 if TYPE_CHECKING:
+    from agent.spool.outbox import Outbox
     from agent.windows import Closed
 
+Result = TypeVar("Result")
 BATCH = 1_000  # records of one commit
 PER_WINDOW = 80  # records that close together on a node of 250 pods (ACCOUNTING §8)
 WINDOW = 300 * 1_000_000_000
@@ -48,7 +53,7 @@ class Drained(Timed):
     """What opening and draining came to; times in seconds, sizes in bytes."""
 
     opened: float
-    first: float
+    first: float  # until the first batch was delivered
     stock: float
     seconds: float
     cpu: float
@@ -104,7 +109,7 @@ def fill(work: Work) -> Filled:
 
     directory = Path(work.data)
     spool = Spool.open(directory / "data", run_dir=directory / "run", fingerprint={}, now=NOON)
-    Outbox(spool).register(SINK, "file", "copy", since=None)
+    Outbox(spool).register(SINK, "file", "copy", b"{}", since=None)
     out = Filled(time.time(), 0, [], 0, 0, "")
     for first in range(0, work.records, BATCH):
         records = list(closed(first, BATCH, evidence=work.evidence))
@@ -119,9 +124,7 @@ def fill(work: Work) -> Filled:
 
 
 def drain(work: Work) -> Drained:
-    """Open the spool, take the first batch, drain all of it."""
-    from agent.delivery.drain import drain_one
-    from agent.sinks.file import FileSink
+    """Open the spool, deliver the first batch, drain all of it; as in the daemon, the spool has its thread."""
     from agent.spool import Spool
     from agent.spool.outbox import Outbox
 
@@ -129,24 +132,53 @@ def drain(work: Work) -> Drained:
     began = time.perf_counter()
     spool = Spool.open(directory / "data", run_dir=directory / "run", fingerprint={}, now=NOON)
     opened = time.perf_counter() - began
-    outbox, sink = Outbox(spool), FileSink(SINK, "copy", directory / "out", spool.identity.epoch)
-    outbox.register(SINK, "file", "copy", since=None)
-    outbox.next(SINK, sink.max_batch)
-    first = time.perf_counter() - began
-    began = time.perf_counter()
-    outbox.backlog(SINK)
-    out = Drained(time.time(), 0, opened, first, time.perf_counter() - began, 0, 0, 0, 0, 0, 0, 0)
-    cpu, began = time.process_time(), time.perf_counter()
-    while (delivered := drain_one(sink, outbox, time.time_ns)) is not None:
-        out.records += delivered
-        out.batches += 1
-        if out.batches == 1:
-            reset_high_water()
-            out.resident = status("VmRSS")
-    out.seconds, out.cpu = time.perf_counter() - began, time.process_time() - cpu
+    outbox = Outbox(spool)
+    standing = outbox.register(SINK, "file", "copy", b"{}", since=None)
+    stocked = time.perf_counter()
+    outbox.backlog(standing)
+    stock = time.perf_counter() - stocked
+    out = Drained(time.time(), 0, opened, 0, stock, 0, 0, 0, 0, 0, 0, 0)
+    with ThreadPoolExecutor(1) as thread:
+        cpu, started = time.process_time(), time.perf_counter()
+        asyncio.run(_deliver(outbox, directory / "out", thread, out))
+        out.seconds, out.cpu = time.perf_counter() - started, time.process_time() - cpu
+    out.first += started - began
     out.ended, out.last, out.most = time.time(), status("VmRSS"), status("VmHWM")
+    out.batches = int(str(spool.db.execute("SELECT count(*) FROM submission").get))
     spool.close()
     return out
+
+
+async def _deliver(outbox: "Outbox", path: Path, thread: ThreadPoolExecutor, out: Drained) -> None:
+    """Everything that is owed, counted as it is settled."""
+    from agent.delivery.drain import Drain, Turn
+    from agent.delivery.rendering import Route
+    from agent.sinks.file import FileSink
+
+    began = time.perf_counter()
+
+    async def on_thread(act: Callable[..., Result], *args: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(thread, act, *args)
+
+    def told(_sink: str, turn: Turn) -> None:
+        if not out.records:
+            out.first = time.perf_counter() - began
+            reset_high_water()
+            out.resident = status("VmRSS")
+        out.records += sum(settled.count for settled in turn.settled if settled.outcome == "delivered")
+
+    drain = Drain(
+        FileSink(SINK, "copy", path),
+        Route(),
+        outbox,
+        on_thread,
+        billing=time.time_ns,
+        monotonic=time.monotonic_ns,
+        chance=random.random,
+        told=told,
+    )
+    drain.finish()
+    await drain.run()
 
 
 def evict(directory: Path) -> None:
@@ -186,7 +218,7 @@ def run(scale: Scale, data: Path) -> None:
             ["  fsyncs per second", _per(appending, len(traced_fill.commits), rate / BATCH), ""],
             ["append, each record with one resource's evidence", f"{count(slow)} /s", ""],
             [f"open {backlog}, file not cached", f"{drained.opened:.2f} s", ""],
-            ["  and its first batch", f"{drained.first:.2f} s", "< 3 s"],
+            ["  and deliver its first batch", f"{drained.first:.2f} s", "< 3 s"],
             [f"take stock of {backlog}", f"{drained.stock:.2f} s", ""],
             ["drain to the file sink", f"{count(drained.records / drained.seconds)} /s", "≥ 50,000 /s"],
             ["  CPU for each record", f"{drained.cpu / drained.records * 1e6:.1f} µs", ""],

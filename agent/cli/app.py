@@ -10,6 +10,7 @@ import typer
 
 from agent.cli import DEFAULT_CONFIG
 from agent.cli.options import ConfigPath, DataDir, Json, directory_of, group, ledger_of
+from agent.cli.sink import sink
 from agent.cli.spool import spool
 from agent.errors import ConfigError
 from agent.spool.ledger import Ledger
@@ -17,6 +18,7 @@ from agent.spool.ledger import Ledger
 app = group("Meters what customers use, and forwards it to billing exactly once in effect.")
 clock = group("The clock that usage is billed by.")
 app.add_typer(spool, name="spool")
+app.add_typer(sink, name="sink")
 app.add_typer(clock, name="clock")
 
 

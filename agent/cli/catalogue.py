@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from agent.config import json_schema
-from agent.daemon import KINDS
+from agent.kinds import KINDS
 
 
 class Metered(Struct, frozen=True):

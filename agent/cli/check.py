@@ -10,7 +10,7 @@ from agent import clock, config
 from agent.attribution import Attribution, revise
 from agent.config import Cgroups, Config
 from agent.config.cases import Case, load_cases
-from agent.daemon import KINDS
+from agent.kinds import KINDS
 from agent.model import Resource
 from agent.pattern import matches
 

@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from agent.errors import AgentError
 from agent.spool import ledger
-from agent.spool.ledger import Delivery, Entry, Ledger
+from agent.spool.deliveries import Delivery, deliveries
+from agent.spool.ledger import Entry, Ledger
 from agent.windows import Evidence
 
 NEWEST = 10  # windows of a customer or resource that are listed
@@ -116,7 +117,7 @@ Told = Explained | Customer | OfResource
 
 def guess(db: Ledger, name: str) -> Told:
     """A record's id or number, else a customer of whom there are records, else a resource. Raises AgentError."""
-    if name.isdecimal() or _uuid(name) is not None:
+    if ledger.names_record(name):
         return record(db, name)
     if ledger.entries(db, customer=name, limit=1):
         return customer(db, name)
@@ -127,7 +128,7 @@ def guess(db: Ledger, name: str) -> Told:
 
 def record(db: Ledger, name: str) -> Explained:
     """The record with this id or sequence number. Raises AgentError."""
-    entry = found(db, name)
+    entry = ledger.named(db, name)
     same_key = ledger.deltas(db, entry)
     evidence = ledger.evidence(db, entry.seq)
     origin = None
@@ -141,7 +142,7 @@ def record(db: Ledger, name: str) -> Explained:
         entry=entry,
         parts=None if evidence is None else tuple(Part.of(part, policy) for part in evidence),
         deltas=tuple(Delta(d.n, d.seq, d.id, d.record.quantity, d.closed) for d in same_key),
-        deliveries=tuple(ledger.deliveries(db, entry)),
+        deliveries=tuple(deliveries(db, entry)),
         origin=origin,
     )
 
@@ -172,21 +173,3 @@ def resource(db: Ledger, name: str) -> OfResource:
         raise AgentError(f"{name}: no reading of this resource is kept in this spool. Zero usage makes no record.")
     newest = tuple((entry, Part.of(evidence, entry.record.policy)) for entry, evidence in found)
     return OfResource(newest[-1][1].resource, newest[-1][1].labels, newest)
-
-
-def found(db: Ledger, name: str) -> Entry:
-    """The record with this id or sequence number. Raises AgentError."""
-    number = _uuid(name)
-    if number is None and not name.isdecimal():
-        raise AgentError(f"{name}: neither a record's id nor its number. `metering-agent spool ls` lists both.")
-    entry = ledger.find(db, number) if number is not None else ledger.entry(db, int(name))
-    if entry is None:
-        raise AgentError(f"{name}: no such record in this spool. Records past `spool.retention` are gone.")
-    return entry
-
-
-def _uuid(name: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(name) if len(name) == 36 else None
-    except ValueError:
-        return None

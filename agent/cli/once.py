@@ -9,8 +9,8 @@ from msgspec import Struct, structs
 
 from agent.books import Commit
 from agent.config import Config
-from agent.daemon import build_source, plan_of
 from agent.errors import AgentError
+from agent.kinds import build_source, plan_of
 from agent.metering import Metering
 from agent.model import NS_PER_S
 from agent.sources import Source, Watched

@@ -41,6 +41,8 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", help="The agent's data directory, if not the one --config names."),
 ]
+Reason = Annotated[str, typer.Option("--reason", metavar="WHY", help="Why, for the audit trail.")]
+Why = Annotated[str, typer.Option("--reason", metavar="WHY", help="Why, for the audit trail; may be left out.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 
 

@@ -12,8 +12,9 @@ from agent.cli.scene import Scene, scene
 from agent.cli.show import amount, bearer, lines, natural, seconds, span
 from agent.cli.show import group as shown
 from agent.config import Config
-from agent.daemon import KINDS, Daemon
+from agent.daemon import Daemon
 from agent.errors import AgentError
+from agent.kinds import KINDS
 from agent.reporting import log_to
 from agent.sources.hierarchy import Layout
 from agent.spool import ledger
@@ -88,7 +89,7 @@ async def _show(daemon: Daemon, *, smoke: bool) -> None:
     while daemon.address is None:  # noqa: ASYNC110 - the spool is open by then; the daemon need not know of us
         await asyncio.sleep(POLL_SECONDS)
     say("Metrics: http://{}:{}/metrics".format(*daemon.address), "")
-    out = daemon.config.sinks[0].path
+    out = daemon.config.agent.data_dir.parent / "out"
     with ledger.opened(daemon.config.agent.data_dir) as spool:
         seen = ledger.last_sent(spool)
         first = await _next(spool, seen, SMOKE_SECONDS if smoke else None)
@@ -121,7 +122,7 @@ def _tell(spool: Ledger, sent: Sent, out: Path) -> None:
             f"{bearer(r)}  {what}  {natural(r.quantity, r.base_unit)}  = {amount(r.quantity, r.base_unit)}",
             f"      {span(r.start, r.end)}, observed for {seconds(r.covered)}",
         )
-    say(f"      in {_near(out / sent.name)}")
+    say(f"      in {_near(out / f'records-{sent.name}.ndjson')}")
 
 
 def say(*text: str) -> None:

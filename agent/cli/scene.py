@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from agent.config import Cgroups, Config, Host
-from agent.daemon import build_source
+from agent.kinds import build_source
 from agent.sources import Source
 from agent.sources.cgroups import CgroupSource
 from agent.sources.hierarchy import Hierarchy, Layout

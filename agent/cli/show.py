@@ -16,8 +16,11 @@ _NATURAL = {
     "byte": ("bytes", 0),
     "op": ("operations", 0),
 }
-_TIMES = {"start", "end", "closed", "at", "spans"}
-_AMOUNTS = {"quantity", "first", "last", "moved", "inner", "in_flight", "booked", "overrun", "total", "bound"}
+_TIMES = {"start", "end", "closed", "at", "ended", "tainted", "due", "oldest", "spans"}
+_AMOUNTS = {
+    *("quantity", "first", "last", "moved", "inner", "in_flight", "booked", "overrun", "total", "bound"),
+    *("per", "value", "grain"),
+}
 
 
 def natural(quantity: int, unit: str) -> str:
@@ -108,12 +111,17 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
 
 def json(value: object) -> None:
     """Print one JSON document of our own values. Quantities are decimal text and times RFC 3339, as in records."""
-    document(_exact(msgspec.to_builtins(value)))
+    document(exact(value))
 
 
 def document(value: object) -> None:
     """Print plain values as one JSON document."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def exact(value: object) -> object:
+    """Our own values as plain ones, with quantities as decimal text and times as RFC 3339."""
+    return _exact(msgspec.to_builtins(value))
 
 
 def _exact(value: object, key: str = "") -> object:

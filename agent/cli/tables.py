@@ -1,20 +1,21 @@
 """What the commands found, as tables and lines for people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from agent.cli.catalogue import Metered, Section
 from agent.cli.check import Checked
 from agent.cli.explain import Customer
 from agent.cli.once import Once
-from agent.cli.show import amount, bearer, lines, natural, seconds, span, table
+from agent.cli.show import amount, bearer, lines, moment, natural, seconds, span, table
 from agent.cli.show import group as shown
 from agent.cli.telling import head
-from agent.spool.ledger import Entry
+from agent.spool.deliveries import NEVER, SinkState
+from agent.spool.ledger import Act, Entry
 
 
-def entries(found: Sequence[Entry]) -> None:
-    """Records, one a line."""
+def entries(found: Sequence[Entry], states: Sequence[Mapping[str, str]] = ()) -> None:
+    """Records, one a line; with `states`, where each stands at its sinks."""
     rows = [
         [
             str(entry.seq),
@@ -22,13 +23,43 @@ def entries(found: Sequence[Entry]) -> None:
             bearer(entry.record),
             entry.record.dimension,
             shown(entry.record.group),
-            natural(entry.record.quantity, entry.record.base_unit),
+            "(erased)" if entry.erased else natural(entry.record.quantity, entry.record.base_unit),
             entry.id if entry.sound else f"{entry.id} (damaged)",
         ]
         for entry in found
     ]
-    table(("number", "window", "for", "dimension", "group", "quantity", "id"), rows, right=(0, 5))
+    columns = ["number", "window", "for", "dimension", "group", "quantity", "id"]
+    if states:
+        columns.append("at sinks")
+        for row, at in zip(rows, states, strict=True):
+            row.append(", ".join(f"{sink}: {state}" for sink, state in at.items() if state not in NEVER))
+    table(columns, rows, right=(0, 5))
     lines([] if found else ["No such record."])
+
+
+def sinks(found: Sequence[SinkState]) -> None:
+    """Sinks, one a line."""
+    rows = [
+        [
+            state.sink,
+            state.kind,
+            state.role,
+            state.state,
+            f"{state.owed:,}",
+            moment(state.oldest) if state.oldest is not None else "",
+            ", ".join(f"{count:,} {outcome}" for outcome, count in state.stuck.items()),
+            f"{moment(state.last.ended)} {state.last.outcome}: {state.last.why}" if state.last is not None else "",
+        ]
+        for state in found
+    ]
+    table(("sink", "kind", "role", "state", "owed", "oldest", "for a person", "last answer"), rows, right=(4,))
+    lines([] if found else ["No sink is known to this spool."])
+
+
+def audit(trail: Sequence[Act]) -> None:
+    """What was done by hand, one act a line."""
+    table(("when", "who", "what", "why"), [[moment(act.at), act.who, act.what, act.why] for act in trail])
+    lines([] if trail else ["Nothing was done by hand."])
 
 
 def customer(told: Customer) -> None:

@@ -1,14 +1,17 @@
 """What `explain` found, in words for people and as plain values for programs."""
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import msgspec
 
 from agent.cli.explain import Customer, Explained, OfResource, Part, Told
 from agent.cli.show import amount, bearer, group, moment, natural, seconds, span
-from agent.daemon import METERS
+from agent.kinds import METERS
 from agent.record import UsageRecord, with_seq
-from agent.spool.ledger import Delivery, Entry
+from agent.spool.deliveries import Delivery, Rounding
+from agent.spool.ledger import Entry
+from agent.spool.outbox import BILLED
 
 FLAGS = {
     "interpolated": "nobody looked for over 3 sample intervals; what the counter moved was spread evenly over them",
@@ -35,6 +38,10 @@ def record(told: Explained) -> Iterator[str]:
     """One record, from the reading to the sink."""
     r, unit = told.entry.record, told.entry.record.base_unit
     yield f"Record {told.entry.id}, number {told.entry.seq}"
+    if told.entry.erased is not None:
+        yield f"  erased     what it said had SHA-256 {told.entry.erased}; `metering-agent spool audit` has who and why"
+        yield from ("", *sent(told.deliveries, told.entry))
+        return
     yield f"  for        {f'customer {r.customer} ({r.kind})' if r.customer else _KINDS.get(r.kind, r.kind)}"
     yield f"  quantity   {natural(r.quantity, unit)}, exactly {amount(r.quantity, unit)}"
     yield f"  dimension  {r.dimension}: meter {r.meter}, policy {r.policy}{_of_group(r)}"
@@ -126,27 +133,67 @@ def part_lines(r: UsageRecord, part: Part) -> Iterator[str]:
 
 
 def sent(deliveries: Sequence[Delivery], entry: Entry) -> Iterator[str]:
-    """Where a record went."""
+    """Where a record went: how it stands at each sink, what was submitted, and every attempt."""
     if not deliveries:
         yield "Sent nowhere: no sink is known here, and the record stays in the spool."
     for delivery in deliveries:
-        yield f"Sink {delivery.sink} ({delivery.kind}, {delivery.role}): {_became(delivery, entry)}"
+        about = ", ".join(filter(None, (delivery.kind, delivery.role)))
+        yield f"Sink {delivery.sink} ({about}): {_became(delivery, entry)}"
+        if delivery.rounding is not None:
+            yield f"  submitted  {_rounded(delivery.rounding, entry.record)}"
+        if delivery.names:
+            yield f"  in         {', then '.join(delivery.names)}"
+        for number, attempt in enumerate(delivery.attempts, 1):
+            yield f"  attempt {number}  {span(attempt.at, attempt.ended)}  {attempt.outcome}: {attempt.why}"
+
+
+def _rounded(r: Rounding, record_: UsageRecord) -> str:
+    """`5 core-second: 5,035 ns + 0 ns carried in = 5 core-second · 1,000 ns + 35 ns carried on`."""
+    unit = record_.base_unit
+    before, after = (f"{Fraction(c.value, c.grain):,} {unit}" for c in (r.before, r.after))
+    quantity = amount(record_.quantity, unit)
+    return (
+        f"{r.value} {r.unit}: {quantity} + {before} carried in = {r.value} · {amount(r.per, unit)} + {after} carried on"
+    )
 
 
 def _became(delivery: Delivery, entry: Entry) -> str:
+    at = f" at {moment(delivery.at)}" if delivery.at is not None else ""
+    why = f": {delivery.why}" if delivery.why else ""
     match delivery.state:
-        case "sent":
-            return f"sent in {delivery.name} at {moment(delivery.at or 0)}"
         case "leaving":
-            return f"frozen in {delivery.name}; not known to have arrived yet"
-        case "owed":
-            return "still owed"
-        case "held":
-            return f"held: {delivery.why or 'it waits for a person'}"
-        case "not for it":
+            return _leaving(delivery)
+        case "not for it" if entry.record.kind not in BILLED:
             return f"never: {entry.record.kind} is not billed"
-        case "before it began":
-            return "not sent: it closed before the time from which this sink gets records"
+        case "duplicate":
+            return f"delivered by an earlier attempt, as it said itself{at}{why}"
+        case state if state in _UNSENT:
+            return _UNSENT[state]
+    cure = _CURES.get(delivery.state, "").format(entry.seq, delivery.sink)
+    return f"{delivery.state}{at}{why}{f'. {cure}' if cure else ''}"
+
+
+_UNSENT = {
+    "owed": "still owed",
+    "not for it": "never: it does not take this dimension",
+    "before it began": "not sent: it closed before the time from which this sink gets records",
+    "after it ended": "not sent: the sink was to end before it closed",
+}
+_DECIDE = "`metering-agent spool resolve {} --sink {} --delivered|--resend`"
+_CURES = {
+    "held": "`metering-agent spool resolve {} --delivered|--resend` decides for all sinks",
+    "ambiguous": f"Ask the sink whether it has it; then {_DECIDE}",
+    "conflict": f"The sink knew this id before it was sent: ask what it has; then {_DECIDE}",
+    "rejected": "Mend what it says, then `metering-agent spool requeue {} --sink {}`",
+    "unrouted": "Give its dimension a sink, then `metering-agent spool requeue {} --sink {}`",
+}
+
+
+def _leaving(delivery: Delivery) -> str:
+    if delivery.tainted is None:
+        return "frozen, and has not left yet"
+    again = f"; to be sent again at {moment(delivery.due)}" if delivery.due is not None and delivery.attempts else ""
+    return f"under way: it may have arrived since {moment(delivery.tainted)}{again}"
 
 
 def head(told: Customer) -> str:
@@ -192,5 +239,13 @@ def plain(told: Told) -> dict[str, object]:
 
 def line(entry: Entry) -> dict[str, object]:
     """A record as sinks get it, with when it closed and whether its bytes are sound."""
-    written: dict[str, object] = msgspec.json.decode(with_seq(entry.body, entry.seq))
+    if entry.erased is not None:
+        written: dict[str, object] = {
+            "id": entry.id,
+            "seq": entry.seq,
+            "kind": entry.record.kind,
+            "erased": entry.erased,
+        }
+    else:
+        written = msgspec.json.decode(with_seq(entry.body, entry.seq))
     return {**written, "closed": entry.closed, "sound": entry.sound}

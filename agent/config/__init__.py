@@ -4,21 +4,38 @@
 wrong. A user sees every problem at once, each with file, line, key and cure, before anything starts.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from agent import clock
 from agent.config import document
 from agent.config.check import KnownMeters, check, retention_bytes
 from agent.config.document import Document
 from agent.config.problems import problems_of
-from agent.config.sections import Cgroups, Config, FileSink, Host, json_schema
+from agent.config.routes import route, unrouted
+from agent.config.sections import Cgroups, Config, Host, json_schema
+from agent.config.sinks import CloudEvents, FileSink, SinkEntry
+from agent.errors import ConfigError
 
-__all__ = ["Cgroups", "Config", "FileSink", "Host", "json_schema", "load", "parse", "retention_bytes", "stamp"]
+__all__ = [
+    "Cgroups",
+    "CloudEvents",
+    "Config",
+    "FileSink",
+    "Host",
+    "json_schema",
+    "load",
+    "parse",
+    "retention_bytes",
+    "route",
+    "sink_of",
+    "stamp",
+]
 
 
 def load(path: Path, known_meters: KnownMeters, environ: Mapping[str, str], now: int | None = None) -> Config:
@@ -49,7 +66,20 @@ def parse(
     problems += [written.problem(loc, text) for loc, text in check(config, written.line, known_meters, broken)]
     if problems:
         document.refuse(name, problems)
-    return config.noting(tuple(_notices(config, written, clock.now()[0] if now is None else now)))
+    sinks = {section["id"]: json.dumps(section).encode() for section in values.get("sinks") or ()}
+    return config.noting(tuple(_notices(config, written, clock.now()[0] if now is None else now)), sinks)
+
+
+def sink_of(section: bytes, environ: Mapping[str, str]) -> FileSink | CloudEvents:
+    """A sink's section as the spool has kept it (`Config.written_sinks`). Raises ConfigError if it no longer reads."""
+    try:
+        return _sink.validate_json(section, context={"environ": environ})
+    except ValidationError as error:
+        problems = [f"a sink's last accepted configuration: {problem['msg']}" for problem in error.errors()]
+        raise ConfigError(problems) from error
+
+
+_sink: TypeAdapter[FileSink | CloudEvents] = TypeAdapter(SinkEntry)
 
 
 def stamp(path: Path | None) -> tuple[int, int]:
@@ -73,6 +103,9 @@ def _notices(config: Config, written: Document, now: int) -> list[str]:
         more = f" and {len(undated) - 3} more" if len(undated) > 3 else ""
         text = f"without `from`, a customer acts from load time: {', '.join(undated[:3])}{more}."
         notices.append(written.problem(("customers",), text).shown(written.name))
+    if missed := sorted(unrouted(config)):
+        text = f"no billing sink takes {', '.join(missed)}: such records are kept as unrouted."
+        notices.append(written.problem(("sinks",), text).shown(written.name))
     if not config.sinks:
         text = "no sink: records stay in the spool. Add `- {id: files, kind: file, path: ...}`."
         notices.append(written.problem(("sinks",), text).shown(written.name))

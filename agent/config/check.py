@@ -7,6 +7,7 @@ a file is reported at once and none is the echo of another.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
+from agent.config import routes
 from agent.config.document import Loc
 from agent.config.scalars import NS, written_duration
 from agent.config.sections import Cgroups, Config, MeterEntry
@@ -36,7 +37,10 @@ def check(config: Config, line: Line, known_meters: KnownMeters, broken: frozens
         ("attribution", _system(config)),
         ("customers meters", _payers_of_meters(config)),
         ("customers attribution", _payer_of_system(config)),
-        ("sinks", _sinks(config, line)),
+        ("sinks", routes.sinks(config, line)),
+        ("sinks meters", routes.taken(config, known_meters)),
+        ("sinks customers", routes.named(config)),
+        ("sinks spool", routes.remembered(config)),
         ("spool agent meters customers", _space(config)),
     )
     for needs, found in checks:
@@ -178,16 +182,6 @@ def _payers_of_meters(config: Config) -> Found:
 def _payer_of_system(config: Config) -> Found:
     if text := _undeclared(config.attribution.shared.system, config):
         yield ("attribution", "shared", "system"), text
-
-
-def _sinks(config: Config, line: Line) -> Found:
-    yield from _unique([(s.id, ("sinks", i, "id")) for i, s in enumerate(config.sinks)], "a sink's id", line)
-    paths = [(str(s.path), ("sinks", i, "path")) for i, s in enumerate(config.sinks)]
-    yield from _unique(paths, "a sink's path", line)
-    billing = [index for index, sink in enumerate(config.sinks) if sink.role == "billing"]
-    for index in billing[1:]:
-        second = f"a second billing sink beside {config.sinks[billing[0]].id} (line {line(('sinks', billing[0]))})"
-        yield ("sinks", index), f"{second}, and both would bill every dimension. Say `role: copy` in one of them."
 
 
 def retention_bytes(config: Config, resources: int, records_per_window: int) -> int:

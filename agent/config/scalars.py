@@ -4,6 +4,7 @@ import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
@@ -210,6 +211,41 @@ def _directory(value: object, info: ValidationInfo) -> Path:
     return Path(expand(value, info))
 
 
+def _file(value: object, info: ValidationInfo) -> Path:
+    path = _directory(value, info)
+    if not path.is_absolute():
+        raise ValueError(f"{shown(value)} is not an absolute path. Write one that begins with /.")
+    return path
+
+
+def _url(value: object, info: ValidationInfo) -> str:
+    text = expand(value, info) if isinstance(value, str) else ""
+    try:
+        found = urlsplit(text)
+        host, _ = found.hostname, found.port
+    except ValueError:
+        found, host = urlsplit(""), None
+    if "@" in found.netloc:  # what may be a password is not repeated
+        raise ValueError("holds a name or a password. Put the token into a file, and name it in token_file.")
+    if found.scheme not in ("http", "https") or not host or found.fragment or " " in text:
+        cure = "Write one such as https://billing.example/api/v1/events"
+        raise ValueError(f"{shown(value)} is not an address of HTTP. {cure}.")
+    return text
+
+
+def _scale(value: object) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,2}", text) or int(text) > 18:
+        raise ValueError(f"{shown(value)} is not a number of decimals. Write one from 0 to 18.")
+    return int(text)
+
+
+def _vendor_name(value: str) -> str:
+    if not value or not value.isprintable() or len(value) > 200:
+        raise ValueError(f"{shown(value)} is empty, longer than 200 characters or has control characters. Correct it.")
+    return value
+
+
 def written(default: object) -> Any:
     """A default as a user would write it: validated like a written value, and shown so in the schema."""
     return Field(default, validate_default=True)
@@ -224,6 +260,10 @@ Size = Annotated[int, PlainValidator(size), _text(pattern=f"^{_SIZE}$")]  # byte
 Instant = Annotated[int, PlainValidator(instant), _text(pattern=f"^{_INSTANT}$")]  # ns since the epoch, UTC
 Label = Annotated[str, AfterValidator(expand), AfterValidator(_label)]
 Directory = Annotated[Path, PlainValidator(_directory), _text(minLength=1)]
+FilePath = Annotated[Path, PlainValidator(_file), _text(minLength=1)]
+Url = Annotated[str, PlainValidator(_url), _text(format="uri")]
+VendorName = Annotated[str, AfterValidator(_vendor_name)]
+Scale = Annotated[int, PlainValidator(_scale), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 18})]
 Listen = Annotated[tuple[str, int] | None, PlainValidator(_listen), _text()]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 CustomerId = Annotated[str, AfterValidator(_customer)]

@@ -4,9 +4,10 @@ Nothing here looks from one section into another: `check.py` does.
 """
 
 import socket
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
+from pydantic import ConfigDict, Field, PrivateAttr, StrictBool
 
 from agent.attribution import Customer, Rules, Selector
 from agent.config.scalars import (
@@ -27,18 +28,15 @@ from agent.config.scalars import (
     PropertyValue,
     Size,
     Uid,
+    VendorName,
     written,
 )
+from agent.config.section import Section
+from agent.config.sinks import CloudEvents, SinkEntry
 from agent.model import Dimension
 from agent.pattern import anchor_of
 
 GroupLabel = Literal["unit", "slice", "cgroup", "uid", "interface", "disk", "mountpoint", "mode"]
-
-
-class Section(BaseModel):
-    """What every section has in common: unknown keys are errors, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Clock(Section):
@@ -195,6 +193,8 @@ class CustomerEntry(Section):
     loaded."""
     until: Instant | None = None
     """The customer acts until just before this date or RFC 3339 time. Default: for ever."""
+    ids: dict[Identifier, VendorName] = Field(default_factory=dict)
+    """What sinks call the customer, by the sink's id. Default: the customer's id."""
     reattribute: StrictBool = False
     """Whether a past `from` reaches back to usage that is still held as unattributed. Default false: what was
     unattributed stays so unless somebody asks."""
@@ -227,23 +227,6 @@ class Attribution(Section):
     """What happens to usage that nobody owns."""
 
 
-class FileSink(Section):
-    """Records as lines of JSON, in files that appear whole."""
-
-    id: Identifier
-    """Names the sink for ever: what was delivered is remembered under it. No default."""
-    kind: Literal["file"]
-    """`file`."""
-    path: Directory
-    """Directory for the files; the agent makes it. No default. `${NAME}` is read from the environment."""
-    role: Literal["billing", "copy"] = "billing"
-    """`billing` gets what is billed, once; `copy` gets every record, unattributed, system and gaps too. Default
-    billing."""
-    since: Instant | None = Field(None, alias="from")
-    """Records whose window closed at or after this date or RFC 3339 time are sent. Default: those closed after the
-    sink was added."""
-
-
 class Spool(Section):
     """The one durable file."""
 
@@ -274,23 +257,36 @@ class Config(Section):
     """Who is billed. Default nobody: all usage is unattributed."""
     attribution: Attribution = written({})
     """How usage finds its owner beside the customers' own `match`."""
-    sinks: tuple[FileSink, ...] = ()
+    sinks: tuple[SinkEntry, ...] = ()
     """Where records go. Default nowhere: they stay in the spool."""
     spool: Spool = written({})
     """The one durable file."""
 
     _notices: tuple[str, ...] = PrivateAttr(())
+    _written_sinks: Mapping[str, bytes] = PrivateAttr({})
+
+    @property
+    def written_sinks(self) -> Mapping[str, bytes]:
+        """Each sink's section as it was written, as JSON, by id: what the spool keeps of it."""
+        return self._written_sinks
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What is allowed but may surprise, one line each."""
         return self._notices
 
-    def noting(self, notices: tuple[str, ...]) -> "Config":
-        """The same configuration with these notices."""
+    def noting(self, notices: tuple[str, ...], written_sinks: Mapping[str, bytes] | None = None) -> "Config":
+        """The same configuration with these notices, and with what its sinks were written as."""
         copy = self.model_copy()
         copy._notices = notices  # noqa: SLF001 - our own, before anybody else holds the copy
+        if written_sinks is not None:
+            copy._written_sinks = written_sinks  # noqa: SLF001
         return copy
+
+    def hold(self) -> int:
+        """How long unattributed usage can find an owner, ns: while every sink still takes usage of that age."""
+        ages = [sink.max_age * 3 // 4 for sink in self.sinks if isinstance(sink, CloudEvents) and sink.max_age]
+        return min(self.attribution.unattributed.hold, *ages) if ages else self.attribution.unattributed.hold
 
     def dimensions(self) -> tuple[Dimension, ...]:
         """`meters`, as the pure stages read them."""

@@ -1,31 +1,299 @@
-"""Draining one sink: freeze, prepare, deliver, acknowledge (DESIGN §7). At each step a crash repeats nothing."""
+"""One sink's own line, from the spool to the back end: freeze, note that it leaves, send, settle (DESIGN §7).
 
-from collections.abc import Callable
+Everything that touches the spool happens in turns, one transaction each: what came back is settled and what goes next
+is frozen and noted as leaving, in one commit. Between two turns the loop only sends. A crash at any instant leaves
+submissions that may have left, and says so.
+"""
 
-from agent.sinks import Sink
-from agent.spool.outbox import Outbox
+import asyncio
+import contextlib
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from msgspec import Struct, structs
+
+from agent.delivery.judgement import forgotten, judge
+from agent.delivery.pace import Pace
+from agent.delivery.rendering import Rendering, Route
+from agent.errors import SinkError, SpoolFullError
+from agent.model import NS_PER_S
+from agent.sinks import Answer, Sink
+from agent.spool.outbox import Outbox, Submission
+
+T = TypeVar("T")
+GATHER_SECONDS = 0.004  # answers that come within it share one commit
+IDLE_SECONDS = 60.0  # a look that nothing asked for
+FULL_SECONDS = 5.0  # between two tries to settle anything on a full disk
+AHEAD = 2  # submissions taken for each that may be under way, so that a slot never waits for the disk
+HELD_BACK = Answer(outcome="retry", why="not sent: taken ahead, and held back", left=False)
 
 
-def drain_one(sink: Sink, outbox: Outbox, clock: Callable[[], int]) -> int | None:
-    """Deliver the next submission; returns how many records it held, or None when the sink is owed nothing.
+class OnThread(Protocol):
+    """Runs a blocking call on the spool's thread."""
 
-    What was prepared before, by an earlier try or an earlier process, comes first and as it was: only when all of it
-    is delivered is anything frozen anew. Raises SinkError when the sink cannot be used now.
-    """
-    prepared = outbox.prepared(sink.id)
-    if prepared:
-        submission = prepared[0]
-        members = outbox.members(submission)
-    else:
-        batch = outbox.next(sink.id, sink.max_batch)
-        if batch is None:
-            return None
-        if not batch.seqs:
-            outbox.skip(sink.id, batch)
+    def __call__(self, act: Callable[..., T], *args: object) -> Awaitable[T]:
+        """Its result."""
+
+
+class Settled(Struct, frozen=True):
+    """So many records of one sink met this outcome; `retry` and `ambiguous` ones may come again."""
+
+    outcome: str
+    count: int
+    why: str
+
+
+class Turn(Struct, frozen=True):
+    """What one turn came to."""
+
+    taken: tuple[Submission, ...] = ()
+    settled: tuple[Settled, ...] = ()
+    more: bool = False  # there is more to freeze
+    due: int | None = None  # when something is to be sent again, billing time
+    full: str | None = None  # the disk was; nothing was taken
+
+
+class _Back(Struct, frozen=True):
+    """An attempt that is over."""
+
+    submission: Submission
+    answer: Answer
+    began: int
+    wait: int
+
+
+class Drain:
+    """Delivers what one sink is owed. `run` until `finish`."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        route: Route,
+        outbox: Outbox,
+        on_thread: OnThread,
+        *,
+        billing: Callable[[], int],
+        monotonic: Callable[[], int],
+        chance: Callable[[], float],
+        told: Callable[[str, Turn], None],
+        freezes: bool = True,
+    ) -> None:
+        """`billing` and `monotonic` are clocks in ns; `told` hears of each turn that settled something.
+
+        Not `freezes`: only what is frozen already is delivered.
+        """
+        self._freezes = freezes
+        self.sink, self._route, self._outbox, self._on_thread = sink, route, outbox, on_thread
+        self._billing, self._monotonic, self._told = billing, monotonic, told
+        self._pace = Pace(sink.terms.concurrency, sink.terms.rate, chance)
+        self._stir = asyncio.Event()
+        self._back: list[_Back] = []
+        self._ready: deque[Submission] = deque()
+        self._flying: dict[int, asyncio.Task[None]] = {}
+        self._turning: asyncio.Task[Turn] | None = None
+        self._closing = False
+        self._broken: Exception | None = None
+
+    def stir(self) -> None:
+        """There may be something to send."""
+        self._stir.set()
+
+    def finish(self) -> None:
+        """Let `run` return when nothing more can be sent at once."""
+        self._closing = True
+        self.stir()
+
+    async def run(self) -> None:
+        """Deliver until `finish`. Cancelled, it leaves what is under way as what may have left. Raises SpoolError."""
+        try:
+            if not await self._agree():
+                return
+            while True:
+                self._turning = asyncio.create_task(self._turn())
+                turn = await asyncio.shield(self._turning)  # what the spool has noted must be known here, too
+                if self._broken is not None:
+                    raise self._broken
+                self._launch()
+                if self._room() and (turn.more or turn.taken):
+                    continue
+                if self._closing and not (self._flying or self._ready or self._back):
+                    return
+                await self._rest(turn)
+        finally:
+            flying = list(self._flying.values())
+            for task in flying:
+                task.cancel()
+            await asyncio.gather(*flying, return_exceptions=True)
+
+    async def hold_back(self) -> None:
+        """After `run` was cancelled: note that what was taken ahead has not left."""
+        if self._turning is not None:
+            await self._turning
+        self._back += [_Back(s, HELD_BACK, self._billing(), 0) for s in self._ready]
+        self._ready.clear()
+        await self._on_thread(self._settle_and_take, self._back, 0, frozenset())
+
+    async def _agree(self) -> bool:
+        """Where the back end must be asked first, send nothing until it says that it sums (ACCOUNTING §7)."""
+        while self.sink.terms.asks:
+            wrong = [finding for finding in await self.sink.ask() if not finding.ok]
+            if not wrong:
+                break
+            settled = tuple(Settled("refused", 0, f"{f.what}: {f.why}. {f.cure}") for f in wrong)
+            self._told(self.sink.id, Turn(settled=settled))
+            if self._closing:
+                return False
+            await self._stirred(IDLE_SECONDS)
+        return True
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        """How many submissions may be taken from the spool now."""
+        if self._monotonic() < self._pace.opens_at:
             return 0
-        name, digest = sink.freeze(batch.seqs[0], batch.seqs[-1], batch.lines)
-        submission = outbox.prepare(sink.id, batch, name, digest, clock())
-        members = list(zip(batch.ids, batch.seqs, strict=True))
-    sink.deliver(submission)
-    outbox.delivered(submission, members, clock())
-    return len(members)
+        most = 1 if self._pace.tripped else AHEAD * self.sink.terms.concurrency
+        return max(0, most - len(self._flying) - len(self._ready))
+
+    async def _turn(self) -> Turn:
+        back, self._back = self._back, []
+        beside = frozenset(self._flying) | {s.id for s in self._ready}
+        try:
+            turn = await self._on_thread(self._settle_and_take, back, self._room(), beside)
+        except SpoolFullError as error:
+            self._back = back + self._back
+            turn = Turn(full=str(error))
+        if turn.settled or turn.full:
+            self._told(self.sink.id, turn)
+        self._ready += turn.taken
+        return turn
+
+    def _settle_and_take(self, back: list[_Back], room: int, beside: frozenset[int]) -> Turn:
+        """The whole turn, on the spool's thread. On a full disk settling goes on, in the space of the reserve."""
+        try:
+            return self._transact(back, room, beside)
+        except SpoolFullError as error:
+            self._outbox.make_room(self._billing())
+            return structs.replace(self._transact(back, 0, beside), more=False, full=str(error))
+
+    def _transact(self, back: list[_Back], room: int, beside: frozenset[int]) -> Turn:
+        outbox, now, terms = self._outbox, self._billing(), self.sink.terms
+        standing = outbox.sinks().get(self.sink.id)
+        if standing is None:
+            return Turn()
+        room = 0 if standing.paused else room
+        settled: list[Settled] = []
+        taken: list[Submission] = []
+        with outbox.transaction():
+            for over in back:
+                settled += self._settle(over, now)
+            for submission in outbox.due(standing, now, room, beside):
+                if submission.attempts and forgotten(submission.tainted, terms, now):
+                    settled.append(self._give_up(submission, now))
+                else:
+                    taken.append(submission)
+            if self._freezes and len(taken) < room:
+                rendering = Rendering(self.sink, self._route, outbox, standing, now)
+                taken += outbox.freeze(
+                    standing,
+                    rendering,
+                    batches=room - len(taken),
+                    max_batch=terms.max_batch,
+                    max_bytes=terms.max_bytes,
+                    now=now,
+                )
+            outbox.leaving([s for s in taken if s.attempts or not terms.staged], now)
+        more = self._freezes and not standing.paused and outbox.more(standing)
+        due = None if standing.paused else outbox.next_due(standing, beside | {s.id for s in taken})
+        return Turn(tuple(taken), tuple(settled), more, due)
+
+    def _settle(self, over: _Back, now: int) -> list[Settled]:
+        outbox, submission, answer = self._outbox, over.submission, over.answer
+        verdict = judge(submission, answer, self.sink.terms, over.began, now)
+        outbox.attempted(submission, over.began, now, verdict.outcome, answer.why)
+        outbox.settle(submission, verdict.settled, now)
+        tally: Counter[tuple[str, str]] = Counter(verdict.settled.values())
+        left = len(submission.items) - len(verdict.settled)
+        if left:
+            tally["ambiguous" if answer.outcome == "ambiguous" else "retry", answer.why] = left
+            if verdict.groups:
+                outbox.split(submission, verdict.groups, verdict.tainted, now)
+            else:
+                outbox.postpone(submission, now + over.wait, verdict.tainted)
+        return [Settled(outcome, count, why) for (outcome, why), count in tally.items()]
+
+    def _give_up(self, submission: Submission, now: int) -> Settled:
+        why = "an attempt may have arrived, and the sink no longer knows its id"
+        self._outbox.settle(submission, {item.seq: ("ambiguous", why) for item in submission.items}, now)
+        return Settled("ambiguous", len(submission.items), why)
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def _launch(self) -> None:
+        """Begin as many attempts as may be under way."""
+        while self._ready and self._pace.room(self._monotonic(), len(self._flying)):
+            submission = self._ready.popleft()
+            self._flying[submission.id] = asyncio.create_task(self._fly(submission))
+        if self._pace.tripped or self._monotonic() < self._pace.opens_at:  # what was taken ahead waits in the spool
+            self._back += [_Back(s, HELD_BACK, self._billing(), 0) for s in self._ready]
+            self._ready.clear()
+
+    async def _fly(self, submission: Submission) -> None:
+        """One attempt, from its slot to its answer."""
+        pause = self._pace.slot(self._monotonic()) - self._monotonic()
+        if pause > 0:
+            try:
+                await asyncio.sleep(pause / NS_PER_S)
+            except asyncio.CancelledError:
+                self._ready.append(submission)  # it has not left, and `hold_back` says so
+                raise
+        began = self._billing()
+        try:
+            answer = await self._attempt(submission, began)
+        except Exception as error:  # noqa: BLE001 - the task has nobody else to tell; `run` raises it
+            self._broken = error
+        else:
+            attempts = submission.attempts + 1
+            if answer.outcome in ("retry", "ambiguous"):
+                wait = self._pace.failed(self._monotonic(), attempts, answer.after, blocked=answer.blocked)
+            else:
+                wait = max(answer.after or 0, self._pace.backoff(attempts))  # of items that it did not take
+                self._pace.succeeded()
+            self._back.append(_Back(submission, answer, began, wait))
+        del self._flying[submission.id]
+        self._launch()
+        self.stir()
+
+    async def _attempt(self, submission: Submission, began: int) -> Answer:
+        try:
+            if self.sink.terms.staged and not submission.attempts:
+                await self.sink.stage(submission)
+                await self._on_thread(self._note_leaving, submission, began)
+            return await self.sink.send(submission)
+        except (SinkError, SpoolFullError) as error:
+            return Answer(outcome="retry", why=str(error), left=False)
+
+    def _note_leaving(self, submission: Submission, now: int) -> None:
+        with self._outbox.transaction():
+            self._outbox.leaving([submission], now)
+
+    async def _rest(self, turn: Turn) -> None:
+        """Until something came back, is due, or was asked for; then a moment more, for what comes with it."""
+        shut = self._pace.opens_at - self._monotonic()
+        seconds = IDLE_SECONDS
+        if turn.full:
+            seconds = FULL_SECONDS
+        elif shut > 0:
+            seconds = shut / NS_PER_S
+        elif turn.due is not None and self._room():
+            seconds = max(0.0, (turn.due - self._billing()) / NS_PER_S)
+        if turn.full or not self._back:
+            await self._stirred(min(seconds, IDLE_SECONDS))
+        await asyncio.sleep(GATHER_SECONDS)
+
+    async def _stirred(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stir.wait()
+        self._stir.clear()

@@ -1,16 +1,16 @@
 """File sink: NDJSON files that appear whole, once, and are never written again (ACCOUNTING §7).
 
-A batch is written to a hidden temporary file and synced, the spool records it as prepared, and a rename makes it
-visible. After a crash a prepared batch whose temporary file is there is renamed; one whose file is gone was visible
-already, and is not made again even if a shipper has taken it. So no line ever appears in two files.
+A batch is written to a hidden temporary file and synced, the spool notes that it leaves, and a rename makes it
+visible. After a crash a batch that was leaving and whose temporary file is there is renamed; one whose file is gone was
+visible already, and is not made again even if a shipper has taken it. So no line ever appears in two files.
 """
 
-import hashlib
+import asyncio
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import SinkError
+from agent.sinks import Answer, Entry, Finding, Terms
 from agent.spool.identity import private_directory, sync_directory
 from agent.spool.outbox import Submission
 
@@ -19,21 +19,36 @@ class FileSink:
     """Writes `records-<epoch>-<first>-<last>.ndjson` into one directory. The epoch keeps names apart for ever."""
 
     kind = "file"
-    max_batch = 10_000
+    terms = Terms(max_batch=10_000, negative=True, verbatim=True, staged=True)
 
-    def __init__(self, sink_id: str, role: str, path: Path, epoch: str) -> None:
-        self.id, self.role, self._epoch = sink_id, role, epoch[:12]
+    def __init__(self, sink_id: str, role: str, path: Path) -> None:
+        self.id, self.role = sink_id, role
         self._path = private_directory(path, f"sinks[{sink_id}].path")
 
-    def freeze(self, first: int, last: int, lines: Sequence[bytes]) -> tuple[str, bytes]:
+    def render(self, entry: Entry) -> bytes:
+        """Never asked for: files hold the ledger's own lines."""
+        raise NotImplementedError
+
+    async def stage(self, submission: Submission) -> None:
         """Write and sync the temporary file and its name."""
-        name = f"records-{self._epoch}-{first:012d}-{last:012d}.ndjson"
-        digest = hashlib.sha256()
+        await asyncio.to_thread(self._write, submission)
+
+    async def send(self, submission: Submission) -> Answer:
+        """Make the file visible; if its temporary file is gone, it was."""
+        return await asyncio.to_thread(self._show, submission)
+
+    async def ask(self) -> list[Finding]:
+        """Whether the directory can be written."""
+        cure = f"Make {self._path} a directory that the agent may write."
+        return [Finding("directory", os.access(self._path, os.W_OK | os.X_OK), str(self._path), cure)]
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _write(self, submission: Submission) -> None:
         try:
-            with open(self._temporary(name), "wb", opener=lambda p, f: os.open(p, f | os.O_TRUNC, 0o600)) as file:
-                for line in lines:
-                    digest.update(line + b"\n")
-                    file.write(line + b"\n")
+            with open(self._temporary(submission), "wb", opener=lambda p, f: os.open(p, f | os.O_TRUNC, 0o600)) as file:
+                file.writelines(item.payload + b"\n" for item in submission.items)
                 file.flush()
                 os.fsync(file.fileno())
             sync_directory(self._path)
@@ -41,24 +56,19 @@ class FileSink:
             raise SinkError(
                 f"sinks[{self.id}]: {self._path}: {e.strerror}. Free space there, or mend its permissions."
             ) from e
-        return name, digest.digest()
 
-    def deliver(self, submission: Submission) -> None:
-        """Make the file visible; if its temporary file is gone, it was."""
+    def _show(self, submission: Submission) -> Answer:
+        name = f"records-{submission.name}.ndjson"
+        why = name
         try:
-            self._temporary(submission.name).rename(self._path / submission.name)
-        except FileNotFoundError:
-            return
+            try:
+                self._temporary(submission).rename(self._path / name)
+            except FileNotFoundError:
+                why = f"{name}, visible before"
+            sync_directory(self._path)
         except OSError as e:
-            raise SinkError(f"sinks[{self.id}]: {self._path}: {e.strerror}. Mend its permissions.") from e
-        sync_directory(self._path)
+            return Answer(outcome="retry", why=f"sinks[{self.id}]: {self._path}: {e.strerror}. Mend its permissions.")
+        return Answer(outcome="delivered", why=why)
 
-    def sweep_up(self, prepared: Sequence[Submission]) -> None:
-        """Remove temporary files that no prepared submission names."""
-        wanted = {self._temporary(s.name) for s in prepared}
-        for path in self._path.glob(".records-*.tmp"):
-            if path not in wanted:
-                path.unlink()
-
-    def _temporary(self, name: str) -> Path:
-        return self._path / f".{name}.tmp"
+    def _temporary(self, submission: Submission) -> Path:
+        return self._path / f".records-{submission.name}.ndjson.tmp"

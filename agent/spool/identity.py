@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from agent.errors import CannotStartError, SpoolUnusableError
@@ -56,16 +58,22 @@ class Witness:
 
     def newer_than(self, commit: int) -> str | None:
         """Why the spool is older than something this machine has seen, or None. An unreadable witness says nothing."""
-        for fd in self._files:
-            try:
-                epoch, seen = json.loads(os.pread(fd, 200, 0).strip() or b"null")
-            except (ValueError, TypeError):
-                continue
+        for epoch, seen in self._said():
             if epoch != self._epoch or seen == ENDED:
                 return f"restored spool: a later epoch than its {self._epoch} has run here"
             if seen > commit:
                 return f"restored spool: it ends at commit {commit}, but commit {seen} was made here"
         return None
+
+    def seen(self) -> int | None:
+        """The newest commit that this machine has seen of the epoch; None if nothing readable says."""
+        return max((seen for epoch, seen in self._said() if epoch == self._epoch), default=None)
+
+    def _said(self) -> Iterator[tuple[str, int]]:
+        """(epoch, commit) of each file that can be read."""
+        for fd in self._files:
+            with contextlib.suppress(ValueError):
+                yield msgspec.json.decode(os.pread(fd, 200, 0), type=tuple[str, int])
 
     def write(self, commit: int) -> None:
         """Note a commit that is durable. Not synced: a stale witness only says less."""

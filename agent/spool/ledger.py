@@ -1,6 +1,7 @@
-"""Reading the ledger beside the writer, of this or another process: what was recorded, why, and where it went.
+"""Reading the ledger beside the writer, of this or another process: what was recorded, and why.
 
-Nothing here writes, and nothing here needs the agent to run. Functions take the connection that `opened` gives.
+Nothing here writes, and nothing here needs the agent to run. Functions take the connection that `opened` gives. What
+became of the records at each sink is in `deliveries`.
 """
 
 import uuid
@@ -8,7 +9,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import apsw
 import msgspec
@@ -16,16 +16,18 @@ from msgspec import Struct
 
 from agent.errors import AgentError, CannotStartError, SpoolError
 from agent.record import UsageRecord
-from agent.spool.outbox import BILLED
+from agent.spool.erasure import is_erased, left_of
 from agent.spool.store import reader
 from agent.windows import Evidence
 
 Ledger = apsw.Connection
-State = Literal["sent", "leaving", "owed", "held", "not for it", "before it began"]
 
 
 class Entry(Struct, frozen=True):
-    """One record as it lies in the ledger. `closed` is billing time; `sound`: its bytes have the CRC they had."""
+    """One record as it lies in the ledger. `closed` is billing time; `sound`: its bytes have the CRC they had.
+
+    `erased`: SHA-256, in hex, of what it said; `record` then holds no more than its kind and start.
+    """
 
     seq: int
     n: int
@@ -34,18 +36,7 @@ class Entry(Struct, frozen=True):
     id: str
     record: UsageRecord
     body: bytes
-
-
-class Delivery(Struct, frozen=True):
-    """What became of one record at one sink. `name` and `at` are those of the submission that took it."""
-
-    sink: str
-    kind: str
-    role: str
-    state: State
-    name: str | None = None
-    at: int | None = None
-    why: str | None = None  # of held
+    erased: str | None = None
 
 
 @contextmanager
@@ -64,7 +55,7 @@ def opened(directory: Path) -> Iterator[Ledger]:
         db.close()
 
 
-_COLUMNS = "SELECT seq, n, closed, crc, body FROM record AS r"
+_COLUMNS = "SELECT seq, n, closed, crc, body, kind, start FROM record AS r"
 
 
 def entries(
@@ -72,50 +63,60 @@ def entries(
     *,
     kind: str | None = None,
     customer: str | None = None,
-    sink: str | None = None,
     since: int | None = None,
     held: bool = False,
+    where: tuple[str, tuple[object, ...]] = ("1", ()),
     limit: int | None = None,
 ) -> list[Entry]:
     """Records that fit every condition, the newest `limit` of them, oldest first.
 
-    `since`: closed then or later. `sink`: still owed to it. `held`: waiting for a person. Raises AgentError for a
-    sink that this spool does not know.
+    `since`: closed then or later. `held`: waiting for a person. `where`: SQL about the row `r` with its values, as
+    `deliveries.standing` gives it.
     """
-    where, values = ["1"], list[object]()
-    if kind is not None:
-        where.append("kind=?")
-        values.append(kind)
-    if customer is not None:  # the body is canonical JSON: this finds every record of theirs, and a few others
-        where.append("instr(body, ?)")
-        values.append(b'"customer":' + msgspec.json.encode(customer))
-    if since is not None:
-        where.append("closed>=?")
-        values.append(since)
-    if sink is not None:
-        position, role = _standing(db, sink)
-        where.append("seq > ?")
-        values.append(position)
-        if role == "billing":
-            where.append(f"kind IN {BILLED}")
-    if held:
-        where.append("EXISTS (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last)")
-    rows = db.execute(f"{_COLUMNS} WHERE {' AND '.join(where)} ORDER BY seq DESC", tuple(values))
     found: list[Entry] = []
-    for entry in _entries(rows):
+    for entry in _fitting(db, kind, customer, since, where, held=held, order="DESC"):
         if limit is not None and len(found) == limit:
             break
-        if customer is None or entry.record.customer == customer:
-            found.append(entry)
+        found.append(entry)
     return found[::-1]
 
 
-def _standing(db: Ledger, sink: str) -> tuple[int, str]:
-    """A sink's position and role."""
-    known = {id_: (position, role) for id_, position, role in db.execute("SELECT id, position, role FROM sink")}
-    if sink not in known:
-        raise AgentError(f"{sink}: no sink of this id is known to the spool. Known: {', '.join(known) or 'none'}.")
-    return known[sink]
+def each(
+    db: Ledger,
+    *,
+    customer: str | None = None,
+    since: int | None = None,
+    held: bool = False,
+    where: tuple[str, tuple[object, ...]] = ("1", ()),
+) -> Iterator[Entry]:
+    """The same, one by one from the oldest on, however many there are."""
+    return _fitting(db, None, customer, since, where, held=held, order="ASC")
+
+
+def _fitting(
+    db: Ledger,
+    kind: str | None,
+    customer: str | None,
+    since: int | None,
+    where: tuple[str, tuple[object, ...]],
+    *,
+    held: bool,
+    order: str,
+) -> Iterator[Entry]:
+    conditions, values = [where[0]], list(where[1])
+    if kind is not None:
+        conditions.append("kind=?")
+        values.append(kind)
+    if customer is not None:  # the body is canonical JSON: this finds every record of theirs, and a few others
+        conditions.append("instr(body, ?)")
+        values.append(b'"customer":' + msgspec.json.encode(customer))
+    if since is not None:
+        conditions.append("closed>=?")
+        values.append(since)
+    if held:
+        conditions.append("EXISTS (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last)")
+    rows = db.execute(f"{_COLUMNS} WHERE {' AND '.join(conditions)} ORDER BY seq {order}", tuple(values))
+    return (entry for entry in _entries(rows) if customer is None or entry.record.customer == customer)
 
 
 def entry(db: Ledger, seq: int) -> Entry | None:
@@ -131,18 +132,41 @@ def between(db: Ledger, first: int, last: int) -> list[Entry]:
 
 
 def find(db: Ledger, id: uuid.UUID) -> Entry | None:  # noqa: A002 - the record's own word
-    """The record with this id: by the index if it was delivered, else by looking through the others."""
-    seq = db.execute("SELECT seq FROM delivered WHERE id=?", (id.bytes,)).get
-    if seq is not None:
+    """The record with this id: by the index if it was ever frozen for a sink, else by looking through the others."""
+    seq = db.execute("SELECT seq FROM known WHERE id=?", (id.bytes,)).get
+    if isinstance(seq, int):
         return entry(db, seq)
     name = b'"id":' + msgspec.json.encode(str(id))
     return next(_entries(db.execute(f"{_COLUMNS} WHERE instr(body, ?) ORDER BY seq DESC LIMIT 1", (name,))), None)
 
 
+def names_record(name: str) -> bool:
+    """Whether this can be a record's id or number."""
+    return name.isdecimal() or _uuid(name) is not None
+
+
+def named(db: Ledger, name: str) -> Entry:
+    """The record with this id or sequence number. Raises AgentError."""
+    if not names_record(name):
+        raise AgentError(f"{name}: neither a record's id nor its number. `metering-agent spool ls` lists both.")
+    id_ = _uuid(name)
+    found = entry(db, int(name)) if id_ is None else find(db, id_)
+    if found is None:
+        raise AgentError(f"{name}: no such record in this spool. Records past `spool.retention` are gone.")
+    return found
+
+
+def _uuid(name: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(name) if len(name) == 36 else None
+    except ValueError:
+        return None
+
+
 def deltas(db: Ledger, of: Entry) -> list[Entry]:
     """All records of the same key, n = 0, 1, 2…: their sum is what the key came to."""
-    query = f"{_COLUMNS} WHERE start=? AND key=? ORDER BY n"
-    return list(_entries(db.execute(query, (of.record.start, of.record.key()))))
+    query = f"{_COLUMNS} WHERE (start, key) = (SELECT start, key FROM record WHERE seq=?) ORDER BY n"  # noqa: S608
+    return list(_entries(db.execute(query, (of.seq,))))
 
 
 def evidence(db: Ledger, seq: int) -> tuple[Evidence, ...] | None:
@@ -155,7 +179,8 @@ def of_resource(db: Ledger, name: str, limit: int) -> list[tuple[Entry, Evidence
     """The newest `limit` records that a resource is part of, oldest first, each with its part. By name or key."""
     found: list[tuple[Entry, Evidence]] = []
     rows = db.execute(
-        "SELECT seq, n, closed, crc, r.body, e.body FROM record AS r JOIN evidence AS e USING(seq) ORDER BY seq DESC"
+        "SELECT seq, n, closed, crc, r.body, kind, start, e.body FROM record AS r JOIN evidence AS e USING(seq)"
+        " ORDER BY seq DESC"
     )
     needle = msgspec.json.encode(name).strip(b'"')
     for *row, packed in rows:
@@ -168,27 +193,22 @@ def of_resource(db: Ledger, name: str, limit: int) -> list[tuple[Entry, Evidence
     return found[::-1]
 
 
-def deliveries(db: Ledger, of: Entry) -> list[Delivery]:
-    """What became of a record at every sink that is known here."""
-    sinks: Sequence[tuple[str, str, str, int]] = list(
-        db.execute("SELECT id, kind, role, position FROM sink ORDER BY id")
-    )
-    return [_delivery(db, of, *sink) for sink in sinks]
+class Act(Struct, frozen=True):
+    """What somebody did to this spool."""
+
+    at: int
+    who: str
+    what: str
+    why: str
 
 
-def _delivery(db: Ledger, of: Entry, sink: str, kind: str, role: str, position: int) -> Delivery:
-    if role == "billing" and of.record.kind not in BILLED:
-        return Delivery(sink, kind, role, "not for it")
-    for (why,) in db.execute("SELECT reason FROM held WHERE ? BETWEEN first AND last", (of.seq,)):
-        return Delivery(sink, kind, role, "held", why=why)
-    query = "SELECT name, delivered FROM submission WHERE sink=? AND ? BETWEEN first AND last ORDER BY id DESC"
-    for name, delivered in db.execute(query, (sink, of.seq)):
-        return Delivery(sink, kind, role, "leaving" if delivered is None else "sent", name, delivered)
-    return Delivery(sink, kind, role, "owed" if of.seq > position else "before it began")
+def audit(db: Ledger) -> list[Act]:
+    """The trail of what was done by hand, oldest first."""
+    return [Act(*row) for row in db.execute("SELECT at, who, what, why FROM audit ORDER BY id")]
 
 
 class Sent(Struct, frozen=True):
-    """One submission that arrived: records `first` to `last`, under `name`."""
+    """One submission that arrived, or part of it: records `first` to `last`, under `name`."""
 
     id: int
     sink: str
@@ -199,13 +219,18 @@ class Sent(Struct, frozen=True):
 
 def sent(db: Ledger, after: int) -> list[Sent]:
     """Submissions that were delivered, beyond the one with id `after`."""
-    query = "SELECT id, sink, first, last, name FROM submission WHERE id>? AND delivered IS NOT NULL ORDER BY id"
+    query = (
+        "SELECT s.id, k.id, first, last, name FROM submission AS s JOIN sink AS k ON k.number=s.sink WHERE s.id>?"
+        " AND settled IS NOT NULL AND EXISTS (SELECT 1 FROM item WHERE item.sink=s.sink AND seq BETWEEN first AND last"
+        " AND submission=s.id AND outcome IN ('delivered', 'duplicate')) ORDER BY s.id"
+    )
     return [Sent(*row) for row in db.execute(query, (after,))]
 
 
 def last_sent(db: Ledger) -> int:
     """The id of the newest submission; 0 if there is none."""
-    return int(db.execute("SELECT coalesce(max(id), 0) FROM submission").get or 0)
+    newest = db.execute("SELECT coalesce(max(id), 0) FROM submission").get
+    return newest if isinstance(newest, int) else 0
 
 
 def _entries(rows: Iterable[Sequence[object]]) -> Iterator[Entry]:
@@ -213,8 +238,9 @@ def _entries(rows: Iterable[Sequence[object]]) -> Iterator[Entry]:
 
 
 def _entry(row: Sequence[object]) -> Entry:
-    seq, n, closed, crc, body = row
+    seq, n, closed, crc, body, kind, start = row
     assert isinstance(body, bytes)
+    erased = left_of(body) if is_erased(body) else None
     return msgspec.convert(
         {
             "seq": seq,
@@ -222,11 +248,19 @@ def _entry(row: Sequence[object]) -> Entry:
             "closed": closed,
             "sound": zlib.crc32(body) == crc,
             "id": msgspec.json.decode(body)["id"],
-            "record": UsageRecord.parse(body),
+            "record": UsageRecord.parse(body) if erased is None else _blank(kind, start),
             "body": body,
+            "erased": None if erased is None else erased.erased,
         },
         Entry,
     )
+
+
+def _blank(kind: object, start: object) -> UsageRecord:
+    """What the columns beside an erased body still say."""
+    nothing: dict[str, object] = dict.fromkeys(("source", "meter", "policy", "dimension", "base_unit", "basis"), "")
+    numbers = {"start": start, "end": start, "quantity": 0, "covered": 0}
+    return msgspec.convert({**nothing, **numbers, "kind": kind, "customer": None, "group": {}}, UsageRecord)
 
 
 def _evidence(packed: bytes) -> tuple[Evidence, ...]:

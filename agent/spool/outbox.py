@@ -1,159 +1,391 @@
-"""The spool's other side: what each sink is still owed, and what was frozen for it."""
+"""The spool's other side: what each sink is owed, what was frozen for it, and what became of every record there.
+
+A record is one item at a sink, for ever: waiting, in a submission, or settled with an outcome. What lies beyond a
+sink's position has not been looked at yet. Nothing here decides: `agent/delivery` does, inside `transaction`.
+"""
 
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from agent.record import with_seq
+from agent.spool.space import make_room
 from agent.spool.store import Spool
 from agent.spool.transaction import transaction
 
 BILLED = ("usage", "manual", "correction")  # L7: a billing sink gets these; a copy gets everything
+STUCK = ("conflict", "rejected", "ambiguous", "unrouted")  # settled, and yet a person must decide
+
+Settled = Literal["delivered", "duplicate", "conflict", "rejected", "ambiguous", "unrouted", "dropped"]
+
+
+class Standing(Struct, frozen=True):
+    """One sink as the spool knows it. It is owed records beyond `position`, up to `until` where that is set."""
+
+    number: int
+    id: str
+    kind: str
+    role: str
+    section: bytes  # its last accepted configuration, as JSON
+    began: int
+    position: int
+    until: int | None
+    paused: bool
+
+
+class Item(Struct, frozen=True):
+    """One record as one sink is sent it."""
+
+    seq: int
+    payload: bytes
 
 
 class Submission(Struct, frozen=True):
-    """What one sink is to be sent, frozen before its first byte leaves: records `first` to `last` by sequence."""
+    """What one sink is to be sent, frozen before its first byte leaves. Times in ns of billing time.
+
+    `attempts` and `tainted` are as they stood before the attempt that is to be made: `tainted` is when the first one
+    began that may have left and was not definitely refused; None if there was none.
+    """
 
     id: int
-    sink: str
+    sink: int
+    name: str
     first: int
     last: int
-    name: str
-    digest: bytes
+    prepared: int
+    attempts: int
+    tainted: int | None
+    items: tuple[Item, ...]
 
 
-class Batch(Struct, frozen=True):
-    """The next records of one sink, as lines; `position` is where the sink stands once they are delivered."""
+class Draft(Struct, frozen=True):
+    """A record as it was rendered. Not `kept`: the payload is its line in the ledger, which need not lie there twice."""
 
-    position: int
-    seqs: tuple[int, ...]
-    ids: tuple[bytes, ...]
-    lines: tuple[bytes, ...]
+    seq: int
+    id: bytes
+    payload: bytes
+    kept: bool = True
+    rounding: bytes | None = None  # how its value came about, as JSON
+
+
+class Unsent(Struct, frozen=True):
+    """A record that is settled without being sent."""
+
+    seq: int
+    id: bytes
+    outcome: Settled
+    why: str
+
+
+Rendered = Draft | Unsent | None
+"""None: this sink is not concerned."""
+
+_Frozen = tuple[int, int, str, int, int, int, int, int | None]
+_SUBMISSION = "SELECT id, sink, name, first, last, prepared, attempts, tainted FROM submission"
 
 
 class Outbox:
-    """Per sink: a position in the record table, and what is prepared. Belongs to the spool's thread."""
+    """What is owed, frozen and settled, per sink. Belongs to the spool's thread."""
 
     def __init__(self, spool: Spool) -> None:
         self.spool, self._db = spool, spool.db
 
-    def register(self, sink: str, kind: str, role: str, *, since: int | None) -> None:
-        """Make a sink known. A new one starts at records closed from `since` on; None: after it was added."""
-        with transaction(self._db):
-            if sink in self.sinks():
-                self._db.execute("UPDATE sink SET role=? WHERE id=?", (role, sink))
-                return
-            query = "SELECT coalesce(max(seq), 0) FROM record"
-            if since is not None:
-                query = "SELECT coalesce(max(seq), 0) FROM record WHERE closed < :since"
-            last = self._db.execute(query, {"since": since}).get
-            self._db.execute("INSERT INTO sink VALUES(?,?,?,?)", (sink, kind, role, last))
+    def transaction(self) -> AbstractContextManager[None]:
+        """All that follows, or nothing. Raises SpoolFullError or SpoolError."""
+        return transaction(self._db)
 
-    def sinks(self) -> dict[str, int]:
-        """Every sink that was ever registered and not removed, with its position."""
-        return dict(self._db.execute("SELECT id, position FROM sink"))
+    def make_room(self, now: int) -> None:
+        """On a full disk: let the reserve go, and what is delivered and past keeping."""
+        make_room(self._db, now)
 
-    def remove(self, sink: str) -> None:
-        """Forget a sink that is owed nothing."""
-        with transaction(self._db):
-            self._db.execute("DELETE FROM sink WHERE id=?", (sink,))
+    # -- sinks -----------------------------------------------------------------------------------------------------
 
-    def backlog(self, sink: str) -> tuple[int, int | None]:
-        """How many records lie beyond its position, and when the oldest of them closed. Costs the same at any size."""
-        _, position = self._standing(sink)
-        last = int(str(self._db.execute("SELECT coalesce(max(seq), 0) FROM record").get))
-        oldest = self._db.execute("SELECT closed FROM record WHERE seq>? ORDER BY seq LIMIT 1", (position,)).get
-        return (last - position, int(oldest)) if isinstance(oldest, int) else (0, None)
+    def sinks(self) -> dict[str, Standing]:
+        """Every sink that was ever registered and not removed, by id."""
+        rows: Iterable[tuple[int, str, str, str, bytes, int, int, int | None, int]] = self._db.execute(
+            "SELECT number, id, kind, role, section, began, position, until, paused FROM sink"
+        )
+        return {row[1]: Standing(*row[:8], bool(row[8])) for row in rows}
 
-    def next(self, sink: str, limit: int) -> Batch | None:
-        """The next records it is owed, in order, or None. Bytes that fail their CRC go to quarantine."""
-        role, position = self._standing(sink)
-        seqs, ids, lines = [], [], []
-        reached = None
-        for seq, owed, body in self._rows(role, position, sys.maxsize, limit):
-            reached = seq
-            if owed:
-                seqs.append(seq)
-                ids.append(_id(body))
-                lines.append(with_seq(body, seq))
-        return None if reached is None else Batch(reached, tuple(seqs), tuple(ids), tuple(lines))
+    def register(self, sink: str, kind: str, role: str, section: bytes, *, since: int | None) -> Standing:
+        """Make a sink known, or its configuration new. It starts at records closed from `since` on; None: from now.
 
-    def _standing(self, sink: str) -> tuple[str, int]:
-        role, position = next(iter(self._db.execute("SELECT role, position FROM sink WHERE id=?", (sink,))))
-        return role, position
+        One that was to end goes on instead: what closed meanwhile was not its own, and only what it was owed stays so.
+        """
+        with self.transaction():
+            known = self.sinks().get(sink)
+            if known is None:
+                began = self._last_closed_before(since)
+                self._db.execute(
+                    "INSERT INTO sink(id, kind, role, section, began, position) VALUES(?,?,?,?,?,?)",
+                    (sink, kind, role, section, began, began),
+                )
+            else:
+                self._db.execute("UPDATE sink SET kind=?, role=?, section=? WHERE id=?", (kind, role, section, sink))
+                if known.until is not None:
+                    self._await(known, known.position + 1, known.until)
+                    query = "UPDATE sink SET position=max(position, ?), until=NULL WHERE id=?"
+                    self._db.execute(query, (self.last(), sink))
+        return self.sinks()[sink]
 
-    def _rows(self, role: str, after: int, last: int, limit: int) -> Iterator[tuple[int, bool, bytes]]:
-        """(seq, whether a sink of this role is owed it, body) of what is not held."""
-        rows: list[tuple[int, str, int, bytes]] = list(
-            self._db.execute(
-                "SELECT seq, kind, crc, body FROM record AS r WHERE seq > ? AND seq <= ? AND NOT EXISTS"
-                " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) ORDER BY seq LIMIT ?",
-                (after, last, limit),
+    def retire(self, sink: Standing) -> None:
+        """It is owed what there is now, and nothing that comes."""
+        self._db.execute("UPDATE sink SET until=coalesce(until, ?) WHERE number=?", (self.last(), sink.number))
+
+    def pause(self, sink: Standing, *, paused: bool) -> None:
+        """Send it nothing until resumed; what it is owed waits."""
+        self._db.execute("UPDATE sink SET paused=? WHERE number=?", (paused, sink.number))
+
+    def remove(self, sink: Standing) -> None:
+        """Forget a sink. What became of its records stays written."""
+        self._db.execute("DELETE FROM sink WHERE number=?", (sink.number,))
+
+    def last(self) -> int:
+        """The newest record's number; 0 before the first."""
+        return int(str(self._db.execute("SELECT coalesce(max(seq), 0) FROM record").get))
+
+    def _last_closed_before(self, since: int | None) -> int:
+        if since is None:
+            return self.last()
+        query = "SELECT coalesce(max(seq), 0) FROM record WHERE closed < ?"
+        return int(str(self._db.execute(query, (since,)).get))
+
+    # -- what is owed ----------------------------------------------------------------------------------------------
+
+    def backlog(self, sink: Standing) -> tuple[int, int | None]:
+        """How many records it has still to take, and when the oldest of them closed. Records that wait for a person
+        are not counted. Costs the same at any size of what has not been looked at.
+        """
+        end = self.last() if sink.until is None else sink.until
+        frozen, oldest = next(
+            iter(
+                self._db.execute(
+                    "SELECT count(*), min(seq) FROM (SELECT i.seq FROM submission AS s JOIN item AS i ON i.sink=s.sink"
+                    " AND i.seq BETWEEN s.first AND s.last AND i.submission=s.id WHERE s.sink=? AND s.settled IS NULL"
+                    " AND i.outcome IS NULL UNION ALL SELECT seq FROM item WHERE sink=? AND outcome IS NULL"
+                    " AND submission IS NULL)",
+                    (sink.number, sink.number),
+                )
             )
         )
-        for seq, kind, crc, body in rows:
-            sound = zlib.crc32(body) == crc
-            if not sound:
-                self._quarantine(seq, body)
-            yield seq, sound and (role == "copy" or kind in BILLED), body
+        query = "SELECT closed FROM record WHERE seq>=? ORDER BY seq LIMIT 1"
+        waiting = max(0, end - sink.position)
+        first = oldest if oldest is not None else sink.position + 1 if waiting else None
+        closed = None if first is None else self._db.execute(query, (first,)).get
+        return frozen + waiting, closed if isinstance(closed, int) else None
 
-    def prepare(self, sink: str, batch: Batch, name: str, digest: bytes, now: int) -> Submission:
-        """Record durably that `batch` has been frozen under `name`; from here it may leave."""
-        first, last = batch.seqs[0], batch.position
-        with transaction(self._db):
-            self._db.execute(
-                "INSERT INTO submission(sink, first, last, name, digest, prepared) VALUES(?,?,?,?,?,?)",
-                (sink, first, last, name, digest, now),
-            )
-        return Submission(self._db.last_insert_rowid(), sink, first, last, name, digest)
+    def stuck(self, sink: Standing) -> dict[str, int]:
+        """How many of its records wait for a person, by outcome."""
+        query = f"SELECT outcome, count(*) FROM item WHERE sink=? AND outcome IN {STUCK} GROUP BY outcome"  # noqa: S608
+        return dict(self._db.execute(query, (sink.number,)))
 
-    def prepared(self, sink: str) -> list[Submission]:
-        """Submissions that may or may not have left before the process died."""
+    def has_open(self, sink: Standing) -> bool:
+        """Whether anything that was frozen for it is unsettled."""
+        query = "SELECT 1 FROM submission WHERE sink=? AND settled IS NULL LIMIT 1"
+        return self._db.execute(query, (sink.number,)).get is not None
+
+    # -- freezing --------------------------------------------------------------------------------------------------
+
+    def freeze(
+        self,
+        sink: Standing,
+        render: Callable[[int, str, bytes], Rendered],
+        *,
+        batches: int,
+        max_batch: int,
+        max_bytes: int,
+        now: int,
+    ) -> list[Submission]:
+        """Render the next records it is owed into at most so many submissions. Inside a transaction.
+
+        `render` gets number, kind and body of each. Bytes that fail their CRC go to quarantine. Where `max_bytes` ends
+        the last submission, the record that did not fit is frozen too, and due at once.
+        """
+        groups: list[list[Draft]] = []
+        unsent: list[Unsent] = []
+        moot: list[int] = []  # waited, and no longer concern this sink
+        position, size = sink.position, 0
+        waiting = self._waiting(sink, batches * max_batch)
+        for seq, kind, crc, body in waiting or self._beyond(sink, batches * max_batch):
+            if len(groups) > batches:
+                break
+            position = position if waiting else seq
+            if zlib.crc32(body) != crc:
+                self._quarantine(sink, seq, body, now)
+                continue
+            rendered = render(seq, kind, body)
+            if rendered is None:
+                moot += [seq] if waiting else []
+            elif isinstance(rendered, Unsent):
+                unsent.append(rendered)
+            else:
+                size += len(rendered.payload)
+                if not groups or len(groups[-1]) == max_batch or size > max_bytes:
+                    groups.append([])
+                    size = len(rendered.payload)
+                groups[-1].append(rendered)
+        frozen = [self._freeze(sink, group, now) for group in groups]
+        self._db.executemany(
+            "INSERT OR REPLACE INTO item(sink, seq, outcome, at, why) VALUES(?,?,?,?,?)",
+            [(sink.number, u.seq, u.outcome, now, u.why) for u in unsent],
+        )
+        self._db.executemany("DELETE FROM item WHERE sink=? AND seq=?", [(sink.number, seq) for seq in moot])
+        looked: list[Draft | Unsent] = [*chain(*groups), *unsent]
+        known = sorted((d.id, d.seq) for d in looked)  # in order, random-like ids touch a page once
+        self._db.executemany("INSERT OR IGNORE INTO known VALUES(?,?)", known)
+        if position > sink.position:
+            self._db.execute("UPDATE sink SET position=? WHERE number=?", (position, sink.number))
+        return frozen[:batches]
+
+    def more(self, sink: Standing) -> bool:
+        """Whether there is anything to freeze for it."""
+        return bool(self._waiting(sink, 1) or self._beyond(self.sinks()[sink.id], 1))
+
+    def _waiting(self, sink: Standing, limit: int) -> list[tuple[int, str, int, bytes]]:
+        query = (
+            "SELECT r.seq, r.kind, r.crc, r.body FROM item AS i JOIN record AS r USING(seq) WHERE i.sink=?"
+            " AND i.outcome IS NULL AND i.submission IS NULL AND NOT EXISTS"
+            " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) ORDER BY i.seq LIMIT ?"
+        )
+        return list(self._db.execute(query, (sink.number, limit)))
+
+    def _beyond(self, sink: Standing, limit: int) -> list[tuple[int, str, int, bytes]]:
+        query = (
+            "SELECT seq, kind, crc, body FROM record AS r WHERE seq > ? AND seq <= ? AND NOT EXISTS"
+            " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) AND NOT EXISTS"
+            " (SELECT 1 FROM item WHERE sink=? AND item.seq=r.seq) ORDER BY seq LIMIT ?"
+        )
+        end = sys.maxsize if sink.until is None else sink.until
+        return list(self._db.execute(query, (sink.position, end, sink.number, limit)))
+
+    def _freeze(self, sink: Standing, drafts: Sequence[Draft], now: int) -> Submission:
+        name = _name(self.spool.identity.epoch, drafts[0].seq, drafts[-1].seq)
+        self._db.execute(
+            "INSERT INTO submission(sink, name, first, last, prepared, attempts, due) VALUES(?,?,?,?,?,0,?)",
+            (sink.number, name, drafts[0].seq, drafts[-1].seq, now, now),
+        )
+        number = self._db.last_insert_rowid()
+        self._db.executemany(
+            "INSERT OR REPLACE INTO item(sink, seq, submission, payload, rounding) VALUES(?,?,?,?,?)",
+            [(sink.number, d.seq, number, d.payload if d.kept else None, d.rounding) for d in drafts],
+        )
+        items = tuple(Item(d.seq, d.payload) for d in drafts)
+        return Submission(number, sink.number, name, drafts[0].seq, drafts[-1].seq, now, 0, None, items)
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def due(self, sink: Standing, now: int, limit: int, beside: Collection[int]) -> list[Submission]:
+        """Frozen submissions whose time has come, oldest first, without those `beside` that are under way."""
         rows = self._db.execute(
-            "SELECT id, sink, first, last, name, digest FROM submission WHERE sink=? AND delivered IS NULL ORDER BY id",
-            (sink,),
+            f"{_SUBMISSION} WHERE sink=? AND settled IS NULL AND due<=? ORDER BY due, id LIMIT ?",
+            (sink.number, now, limit + len(beside)),
         )
-        return [Submission(*row) for row in rows]
+        found: list[_Frozen] = [row for row in rows if row[0] not in beside]
+        return [Submission(*row, self.items(row[0], row[1], row[3], row[4])) for row in found[:limit]]
 
-    def members(self, submission: Submission) -> list[tuple[bytes, int]]:
-        """(id, seq) of the records in a submission."""
-        role, _ = self._standing(submission.sink)
-        rows = self._rows(role, submission.first - 1, submission.last, sys.maxsize)
-        return [(_id(body), seq) for seq, owed, body in rows if owed]
+    def next_due(self, sink: Standing, beside: Collection[int]) -> int | None:
+        """When the next submission is to be sent again."""
+        query = "SELECT id, due FROM submission WHERE sink=? AND settled IS NULL ORDER BY due LIMIT ?"
+        rows = self._db.execute(query, (sink.number, 1 + len(beside)))
+        return next((due for number, due in rows if number not in beside), None)
 
-    def delivered(self, submission: Submission, members: Iterable[tuple[bytes, int]], now: int) -> None:
-        """The sink has it. Sorted, since random-like ids in order touch each page of their index once."""
-        with transaction(self._db):
-            self._db.execute("UPDATE submission SET delivered=? WHERE id=?", (now, submission.id))
-            self._advance(submission.sink, submission.last)
-            self._db.executemany("INSERT OR IGNORE INTO delivered VALUES(?,?)", sorted(members))
+    def items(self, submission: int, sink: int, first: int, last: int) -> tuple[Item, ...]:
+        """The unsettled items of a submission, as they were frozen."""
+        rows = self._db.execute(
+            "SELECT i.seq, i.payload, CASE WHEN i.payload IS NULL THEN r.body END FROM item AS i LEFT JOIN record AS r"
+            " USING(seq) WHERE i.sink=? AND i.seq BETWEEN ? AND ? AND i.submission=? AND i.outcome IS NULL ORDER BY i.seq",
+            (sink, first, last, submission),
+        )
+        return tuple(Item(seq, with_seq(body, seq) if payload is None else payload) for seq, payload, body in rows)
 
-    def skip(self, sink: str, batch: Batch) -> None:
-        """Pass over a batch that holds nothing for this sink."""
-        with transaction(self._db):
-            self._advance(sink, batch.position)
+    def leaving(self, submissions: Iterable[Submission], now: int) -> None:
+        """Note, before their first byte leaves, that an attempt begins at each."""
+        self._db.executemany(
+            "UPDATE submission SET attempts=attempts+1, tainted=coalesce(tainted, ?) WHERE id=?",
+            [(now, submission.id) for submission in submissions],
+        )
 
-    def _advance(self, sink: str, position: int) -> None:
-        self._db.execute("UPDATE sink SET position=max(position, ?) WHERE id=?", (position, sink))
+    def attempted(self, submission: Submission, began: int, now: int, outcome: str, why: str) -> None:
+        """Keep what came of an attempt."""
+        row = (submission.id, began, now, outcome, why)
+        self._db.execute("INSERT INTO attempt(submission, at, ended, outcome, why) VALUES(?,?,?,?,?)", row)
 
-    def _quarantine(self, seq: int, body: bytes) -> None:
+    def settle(self, submission: Submission, outcomes: Mapping[int, tuple[Settled, str]], now: int) -> None:
+        """What became of some of its items, by number. It is settled itself when none is left."""
+        said = set(outcomes.values())
+        if len(said) == 1 and len(outcomes) == len(submission.items):
+            ((outcome, why),) = said
+            self._db.execute(
+                "UPDATE item SET outcome=?, at=?, why=? WHERE sink=? AND seq BETWEEN ? AND ? AND submission=?"
+                " AND outcome IS NULL",
+                (outcome, now, why, submission.sink, submission.first, submission.last, submission.id),
+            )
+        else:
+            self._db.executemany(
+                "UPDATE item SET outcome=?, at=?, why=? WHERE sink=? AND seq=?",
+                [(outcome, now, why, submission.sink, seq) for seq, (outcome, why) in outcomes.items()],
+            )
+        if len(outcomes) == len(submission.items):
+            self._db.execute("UPDATE submission SET settled=? WHERE id=?", (now, submission.id))
+
+    def postpone(self, submission: Submission, due: int, tainted: int | None) -> None:
+        """It is to be sent again at `due`. `tainted` stands as the attempt has left it."""
+        self._db.execute("UPDATE submission SET due=?, tainted=? WHERE id=?", (due, tainted, submission.id))
+
+    def split(self, submission: Submission, groups: Sequence[Sequence[int]], tainted: int | None, now: int) -> None:
+        """Its items go on in as many submissions, each as it was frozen and with the same past."""
+        for group in groups:
+            self._db.execute(
+                "INSERT INTO submission(sink, parent, name, first, last, prepared, attempts, tainted, due)"
+                " SELECT sink, id, ?, ?, ?, prepared, attempts, ?, ? FROM submission WHERE id=?",
+                (_name(submission.name, group[0], group[-1]), group[0], group[-1], tainted, now, submission.id),
+            )
+            self._db.executemany(
+                "UPDATE item SET submission=? WHERE sink=? AND seq=?",
+                [(self._db.last_insert_rowid(), submission.sink, seq) for seq in group],
+            )
+        self._db.execute("UPDATE submission SET settled=? WHERE id=?", (now, submission.id))
+
+    # -- remainders ------------------------------------------------------------------------------------------------
+
+    def remainder(self, sink: Standing, customer: str, dimension: str) -> tuple[int, int]:
+        """(value, grain): what rounding has left so far is value / grain base units."""
+        query = "SELECT value, grain FROM remainder WHERE sink=? AND customer=? AND dimension=?"
+        row = next(iter(self._db.execute(query, (sink.number, customer, dimension))), ("0", "1"))
+        return int(row[0]), int(row[1])
+
+    def leave(self, sink: Standing, customer: str, dimension: str, value: int, grain: int, now: int) -> None:
+        """Keep a remainder for the next record."""
+        row = (sink.number, customer, dimension, str(value), str(grain), now)
+        self._db.execute("INSERT OR REPLACE INTO remainder VALUES(?,?,?,?,?,?)", row)
+
+    # -- the rest --------------------------------------------------------------------------------------------------
+
+    def _await(self, sink: Standing, first: int, last: int) -> None:
+        """Let a range of records wait for it, one by one."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO item(sink, seq) SELECT ?, seq FROM record WHERE seq BETWEEN ? AND ?",
+            (sink.number, first, last),
+        )
+
+    def _quarantine(self, sink: Standing, seq: int, body: bytes, now: int) -> None:
         reason = f"record {seq}: CRC does not match its bytes"
         self._db.execute(
-            "INSERT INTO quarantine(at, reason, body) SELECT 0, ?, ? WHERE NOT EXISTS"
+            "INSERT INTO quarantine(at, reason, body) SELECT ?, ?, ? WHERE NOT EXISTS"
             " (SELECT 1 FROM quarantine WHERE reason=?)",
-            (reason, body, reason),
+            (now, reason, body, reason),
+        )
+        self._db.execute(
+            "INSERT OR REPLACE INTO item(sink, seq, outcome, at, why) VALUES(?,?,'rejected',?,?)",
+            (sink.number, seq, now, reason),
         )
 
 
-class _Identified(Struct):
-    id: str
-
-
-_decoder = msgspec.json.Decoder(_Identified)
-
-
-def _id(body: bytes) -> bytes:
-    return bytes.fromhex(_decoder.decode(body).id.replace("-", ""))
+def _name(epoch: str, first: int, last: int) -> str:
+    """What a submission is called: the epoch that made it, and what it spans."""
+    return f"{epoch[:12]}-{first:012d}-{last:012d}"

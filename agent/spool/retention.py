@@ -1,20 +1,23 @@
-"""What leaves the spool, and when: delivered records past their retention, evidence past its own; never unsent usage.
+"""What leaves the spool, and when: settled records past their retention, evidence past its own; never unsent usage.
 
-A day's digest is written before its first record may go: SHA-256 over the bodies in sequence, with the range and the
-count, so that completeness can still be shown. Of a record that went, the next n of its key stays as long again, so
-that no id is ever given twice (ACCOUNTING §6).
+A day's digest is written before its first record may go: SHA-256 over the records' own digests in sequence, with the
+range and the count, so that completeness can still be shown. Of a record that went, the next n of its key stays as
+long again, so that no id is ever given twice (ACCOUNTING §6).
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import apsw
 
-from agent.record import rfc3339
+from agent.record import record_id, rfc3339
+from agent.spool.erasure import digest
 from agent.spool.transaction import transaction
 
 DAY = 86_400 * 1_000_000_000
 STEP = 5_000  # rows per transaction, so that a sweep never waits long
+
+_LEFT = "outcome IS NULL OR outcome IN ('conflict', 'rejected', 'ambiguous', 'unrouted')"  # a person must still decide
 
 
 def digest_days(db: apsw.Connection, now: int) -> None:
@@ -30,7 +33,7 @@ def digest_days(db: apsw.Connection, now: int) -> None:
     for seq, closed, body in rows:  # streamed: a day may not fit into memory
         if closed // DAY != first // DAY:
             break
-        sha.update(body)
+        sha.update(digest(body))
         count, low, high = count + 1, low or seq, seq
     with transaction(db):
         db.execute("INSERT INTO digest VALUES(?,?,?,?,?)", (low, high, rfc3339(first)[:10], count, sha.digest()))
@@ -39,15 +42,19 @@ def digest_days(db: apsw.Connection, now: int) -> None:
 def expire(db: apsw.Connection, now: int, retention: int, evidence_retention: int) -> int:
     """Delete a step of what is past its time; returns how many rows went.
 
-    A record goes only when every sink is past it, no person must still decide on it, and it has been digested.
+    A record goes only when every sink is past it and has settled it, no person must still decide on it, and it has
+    been digested.
     """
-    sent = db.execute("SELECT coalesce(min(position), 0) FROM sink").get
+    sent = db.execute(
+        "SELECT coalesce(min(CASE WHEN position >= until THEN 1 << 62 ELSE position END), 0) FROM sink"
+    ).get
     digested = db.execute("SELECT coalesce(max(last), 0) FROM digest").get
     query = (
-        "SELECT seq, start, key, n + 1 FROM record AS r WHERE seq<=min(?,?) AND closed<? AND NOT EXISTS"
-        " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) ORDER BY seq LIMIT ?"
+        "SELECT seq, start, key, n + 1, body FROM record AS r WHERE seq<=min(?,?) AND closed<? AND NOT EXISTS"
+        " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) AND NOT EXISTS (SELECT 1 FROM sink JOIN item AS i"
+        f" ON i.sink=sink.number AND i.seq=r.seq WHERE {_LEFT}) ORDER BY seq LIMIT ?"
     )
-    records: list[tuple[int, int, bytes, int]] = list(db.execute(query, (sent, digested, now - retention, STEP)))
+    records: list[tuple[int, int, bytes, int, bytes]] = list(db.execute(query, (sent, digested, now - retention, STEP)))
     last = db.execute("SELECT coalesce(max(seq), 0) FROM record WHERE closed<?", (now - evidence_retention,)).get
     evidence: list[tuple[int]] = list(
         db.execute("SELECT seq FROM evidence WHERE seq<=? ORDER BY seq LIMIT ?", (last, STEP))
@@ -59,13 +66,45 @@ def expire(db: apsw.Connection, now: int, retention: int, evidence_retention: in
         db.executemany("DELETE FROM record WHERE seq=?", [(seq,) for seq, *_ in records])
         db.executemany(
             "INSERT INTO spent VALUES(?,?,?) ON CONFLICT DO UPDATE SET n = max(n, excluded.n)",
-            [(start, key, n) for _, start, key, n in records],
+            [(start, key, n) for _, start, key, n, _ in records],
         )
         if records:
-            span = (records[0][0], records[-1][0])
-            db.execute("DELETE FROM delivered WHERE seq BETWEEN ? AND ?", span)
-            db.execute("DELETE FROM submission WHERE last BETWEEN ? AND ? AND delivered IS NOT NULL", span)
+            db.executemany("DELETE FROM known WHERE id=?", [(record_id(body).bytes,) for *_, body in records])
+            _forget_deliveries(db, [seq for seq, *_ in records])
+            kept = db.execute("SELECT value FROM meta WHERE name='expired'").get
+            expired = max(records[-1][0], int(kept) if isinstance(kept, bytes) else 0)
+            db.execute("INSERT OR REPLACE INTO meta VALUES('expired', ?)", (b"%d" % expired,))
     return len(records) + len(evidence)
+
+
+def _forget_deliveries(db: apsw.Connection, seqs: Sequence[int]) -> None:
+    """What became of records that are gone, at every sink there ever was; and submissions of which nothing is left."""
+    sinks = range(
+        1, 1 + int(str(db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='sink'").get))
+    )
+    left: set[int] = set()
+    for sink in sinks:
+        for seq in seqs:
+            left.update(
+                s
+                for (s,) in db.execute("DELETE FROM item WHERE sink=? AND seq=? RETURNING submission", (sink, seq))
+                if s
+            )
+    while left:
+        gone = [(number,) for number in left if _is_empty(db, number)]
+        parents = [db.execute("SELECT parent FROM submission WHERE id=?", row).get for row in gone]
+        db.executemany("DELETE FROM attempt WHERE submission=?", gone)
+        db.executemany("DELETE FROM submission WHERE id=?", gone)
+        left = {parent for parent in parents if isinstance(parent, int)}  # of what was split, the whole goes last
+
+
+def _is_empty(db: apsw.Connection, submission: int) -> bool:
+    query = (
+        "SELECT 1 FROM submission AS s WHERE id=? AND settled NOT NULL AND NOT EXISTS (SELECT 1 FROM item AS i WHERE"
+        " i.sink=s.sink AND i.seq BETWEEN s.first AND s.last AND (i.submission=s.id OR i.submission IN"
+        " (SELECT id FROM submission AS part WHERE part.sink=s.sink AND part.parent=s.id)))"
+    )
+    return db.execute(query, (submission,)).get is not None
 
 
 def forget(db: apsw.Connection, before: int) -> None:

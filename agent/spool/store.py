@@ -1,7 +1,5 @@
 """Opening the spool and committing sweeps to it. See the package docstring for its invariants."""
 
-import os
-import secrets
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,21 +9,22 @@ import msgspec
 from msgspec import structs
 
 from agent.books import Commit, Row, Snapshot
-from agent.errors import AgentError, CannotStartError, SpoolFullError, SpoolUnusableError
+from agent.errors import CannotStartError, SpoolError, SpoolFullError, SpoolUnusableError
 from agent.record import UsageRecord
-from agent.spool import schema
-from agent.spool.identity import ENDED, Identity, Witness, foreign, private_directory, sync_directory
+from agent.spool import epoch, schema
+from agent.spool.identity import ENDED, Identity, Witness, private_directory
 from agent.spool.lock import Lock
+from agent.spool.opening import FILE, Place, opened
 from agent.spool.retention import digest_days, expire, forget
 from agent.spool.space import free, make_room, refill
+from agent.spool.suspicion import suspect
 from agent.spool.transaction import transaction
+from agent.spool.verify import quarantine, unsound_after
 from agent.usage import Cursor
 from agent.windows import Closed
 
-FILE = "spool.db"
 OFFERED = 1_000  # unattributed records that are offered to new rules at a time
 MAINTENANCE = 60 * 1_000_000_000
-MEASURING = ("meta", "cursor", "listing", "resource", "sink", "submission", "held", "digest")
 
 
 class Spool:
@@ -36,7 +35,7 @@ class Spool:
     ) -> None:
         self.db, self.directory, self.identity = db, directory, identity
         self.restored: str | None = None  # why this opening began a new epoch over an old file
-        self._witness, self._lock, self._reserve = Witness(directory, run_dir, identity.epoch), lock, reserve
+        self._lock, self._reserve = lock, reserve
         self._commit = int(self.meta("commit") or b"0")
         self.appended = 0  # bytes of records and evidence written by this process
         self.held_unattributed = 0  # records that can still find an owner, at the last maintenance
@@ -45,6 +44,8 @@ class Spool:
         self._ids = dict(db.execute("SELECT key, id FROM resource"))
         self._listings: dict[str, frozenset[str]] = {}
         self._meta_written: dict[str, bytes] = {}
+        self._verified = 0  # records up to this seq were read again, and are as they were written
+        self._witness = Witness(directory, run_dir, identity.epoch)
 
     @classmethod
     def open(
@@ -57,40 +58,33 @@ class Spool:
         max_bytes: int = 4 << 30,
         reserve: int = 16 << 20,
         once_locked: Callable[[], None] = lambda: None,
+        working: Callable[[], None] = lambda: None,
     ) -> "Spool":
-        """Open or create the spool; begin a new epoch where the file is new, foreign or restored.
+        """Open or create the spool; begin a new epoch where the file is new, foreign, restored or unsound.
 
-        `once_locked` runs when the directory is ours and before the file is judged. Raises CannotStartError (another
-        agent, permission, unusable disk). A file that is not a sound database is set aside, never deleted, and a new
-        epoch begins.
+        `once_locked` runs when the directory is ours and before the file is judged; `working` now and then while a
+        large file is read. Raises CannotStartError (another agent, permission), SpoolUnusableError (the disk: it may
+        work later).
         """
         private_directory(directory, "agent.data_dir")
         private_directory(run_dir, "agent.run_dir")
         lock = Lock(directory / "lock", f"agent.data_dir {directory}", "Stop it, or give this one its own data_dir.")
         try:
             once_locked()
-            db, reason = _connect(directory / FILE, max_bytes, now)
-        except (apsw.Error, OSError) as e:
+            found = opened(Place(directory / FILE, run_dir, fingerprint, max_bytes, now, working))
+            try:
+                refill(found.db, directory, reserve)
+                spool = cls(found.db, directory, run_dir, found.identity, lock, reserve)
+            except BaseException:
+                found.db.close()
+                raise
+            spool.restored = found.reason
+        except (apsw.Error, OSError, SpoolError) as e:
             lock.close()
-            message = f"agent.data_dir: {directory / FILE}: {e}. Check the disk and permissions; it is tried again."
-            raise SpoolUnusableError(message) from e
-        except AgentError as e:
+            raise SpoolUnusableError(f"agent.data_dir: {directory / FILE}: {e}. It is tried again.") from e
+        except BaseException:
             lock.close()
-            raise e if isinstance(e, CannotStartError) else CannotStartError(str(e)) from e
-        kept = db.execute("SELECT value FROM meta WHERE name='identity'").get
-        identity = None if kept is None else msgspec.json.decode(kept, type=Identity)
-        if identity is not None:
-            commit = int(db.execute("SELECT value FROM meta WHERE name='commit'").get or 0)
-            witness = Witness(directory, run_dir, identity.epoch)
-            reason = foreign(identity.fingerprint, dict(fingerprint)) or witness.newer_than(commit)
-            if reason is not None:
-                witness.write(ENDED)
-            witness.close()
-        if identity is None or reason is not None:
-            identity = _begin_epoch(db, fingerprint, reason, now)
-        spool = cls(db, directory, run_dir, identity, lock, reserve)
-        spool.restored = reason
-        refill(db, directory, reserve)
+            raise
         return spool
 
     def new_epoch(self, reason: str, now: int) -> None:
@@ -99,7 +93,7 @@ class Spool:
         The spool must be opened again to be used.
         """
         self._witness.write(ENDED)
-        _begin_epoch(self.db, self.identity.fingerprint, reason, now)
+        epoch.begin(self.db, self.identity.fingerprint, now, reason)
         self.close()
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -279,10 +273,14 @@ class Spool:
     # -- space and shutting ----------------------------------------------------------------------------------------
 
     def maintain(self, now: int, retention: int, evidence_retention: int, hold: int) -> None:
-        """Once a minute: a day's digest, a step of what is past its time, the reserve. Raises SpoolError."""
+        """Once a minute: a day's digest, a step of what is past its time, the reserve, a look at a part of the ledger.
+
+        Raises SpoolError.
+        """
         if now - self._maintained < MAINTENANCE:
             return
         self._maintained = now
+        self._verify(now)
         digest_days(self.db, now)
         if expire(self.db, now, retention, evidence_retention):
             self._forgotten = now - 2 * retention
@@ -290,6 +288,14 @@ class Spool:
         refill(self.db, self.directory, self._reserve)
         query = "SELECT count(*) FROM record WHERE kind='unattributed' AND closed>=?"
         self.held_unattributed = int(str(self.db.execute(query, (now - hold,)).get))
+
+    def _verify(self, now: int) -> None:
+        """Read the next records again: rot is found while there may be another copy of what it took."""
+        with transaction(self.db):
+            self._verified, unsound = unsound_after(self.db, self._verified)
+            for seq, body in unsound:
+                quarantine(self.db, seq, body, now)
+                suspect(self.directory, f"record {seq}: CRC does not match its bytes")
 
     @property
     def free(self) -> int:
@@ -315,56 +321,6 @@ def reader(directory: Path) -> apsw.Connection:
     path = directory / FILE
     if not path.exists():
         raise CannotStartError(f"no spool in {directory}. Name the agent's data directory with --data-dir or --config.")
-    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    db = schema.connect(str(path), apsw.SQLITE_OPEN_READONLY)
     db.set_busy_timeout(5000)
     return db
-
-
-def _connect(path: Path, max_bytes: int, now: int) -> tuple[apsw.Connection, str | None]:
-    """Open the file, setting an unsound one aside. Returns the reason if it did."""
-    reason = None
-    existed = path.exists()
-    if existed:
-        try:
-            db = apsw.Connection(str(path))
-            # The ledger is not read whole here: each of its rows has a CRC, checked when it is sent.
-            known = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
-            sound = all(db.pragma("quick_check", table) == "ok" for table in MEASURING if table in known)
-            db.close()
-        except (apsw.CorruptError, apsw.NotADBError):
-            sound = False
-        if not sound:
-            reason = f"unsound spool set aside as {path.name}.corrupt-{now}"
-            for suffix in ("", "-wal", "-shm"):
-                if Path(f"{path}{suffix}").exists():
-                    Path(f"{path}{suffix}").rename(f"{path}.corrupt-{now}{suffix}")
-    old = os.umask(0o077)
-    try:
-        db = apsw.Connection(str(path))
-        db.set_busy_timeout(5000)
-        schema.create(db, max_bytes)
-    finally:
-        os.umask(old)
-    sync_directory(path.parent)
-    return db, reason
-
-
-def _begin_epoch(db: apsw.Connection, fingerprint: Mapping[str, str], reason: str | None, now: int) -> Identity:
-    """A fresh start in the same file: no cursor, mark or open window survives; the old backlog waits for a person."""
-    identity = Identity(secrets.token_hex(16), dict(fingerprint))
-    cursors = [msgspec.json.decode(body, type=Cursor) for (body,) in db.execute("SELECT body FROM cursor")]
-    booked = max((cursor.at for cursor in cursors), default=None)
-    with transaction(db):
-        if reason is not None and booked is not None:
-            gap = msgspec.json.encode((booked, reason))  # becomes a gap record with the first sweep
-            db.execute("INSERT OR REPLACE INTO meta VALUES('epoch_gap',?)", (gap,))
-        last = db.execute("SELECT max(seq) FROM record").get
-        if reason is not None and last is not None:
-            db.execute("INSERT INTO held VALUES(1,?,?,?)", (last, reason, now))
-        for table in ("cursor", "listing", "resource"):
-            db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-        db.execute("DELETE FROM meta WHERE name IN ('segments', 'closings')")
-        db.execute("INSERT OR REPLACE INTO meta VALUES('identity',?)", (msgspec.json.encode(identity),))
-        if reason is not None:
-            db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,?,?,?)", (now, "agent", "new epoch", reason))
-    return identity

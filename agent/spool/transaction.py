@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import apsw
 
 from agent.errors import SpoolError, SpoolFullError
+from agent.spool.suspicion import suspect
 
 
 @contextlib.contextmanager
@@ -13,7 +15,7 @@ def transaction(db: apsw.Connection) -> Iterator[None]:
     """Commit on leaving, roll back on any error. Raises SpoolFullError or SpoolError; then nothing was written.
 
     SQLite rolls back by itself when the disk is full; apsw's own context manager then fails to roll back once more
-    and hides why.
+    and hides why. A file that may be damaged is noted as such, for the next start.
     """
     try:
         db.execute("BEGIN IMMEDIATE")
@@ -21,6 +23,8 @@ def transaction(db: apsw.Connection) -> Iterator[None]:
         db.execute("COMMIT")
     except apsw.Error as error:
         _undo(db)
+        if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError):
+            suspect(Path(db.filename).parent, str(error))
         raise translated(error) from error
     except BaseException:
         _undo(db)

@@ -4,10 +4,10 @@ import os
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from msgspec import Struct
 from prometheus_client.exposition import choose_encoder
@@ -146,12 +146,7 @@ class Telemetry:
         self._set(m.OLDEST_UNDELIVERED, to=levels.oldest)
         self._growth.add(self._boottime(), levels.appended)
 
-    def settled(
-        self,
-        sink: str,
-        outcome: Literal["delivered", "duplicate", "conflict", "rejected", "retry", "ambiguous"],
-        count: int = 1,
-    ) -> None:
+    def settled(self, sink: str, outcome: str, count: int = 1) -> None:
         """So many records met this outcome at the sink (L9)."""
         self._add(m.SINK_OUTCOMES, sink, outcome, by=count)
 
@@ -159,6 +154,15 @@ class Telemetry:
         """What the sink has not been sent; `oldest` is the end of the oldest, billing time, None when there is none."""
         self._set(m.SINK_BACKLOG, sink, to=records)
         self._set(m.SINK_OLDEST, sink, to=oldest)
+
+    def stuck(self, sink: str, waiting: Mapping[str, int]) -> None:
+        """How many records wait for a person at the sink, by outcome."""
+        for outcome in m.STUCK_OUTCOMES:
+            self._set(m.SINK_STUCK, sink, outcome, to=waiting.get(outcome, 0))
+
+    def age(self, since: int | None) -> int:
+        """How long ago an instant of billing time was, ns; 0 for none."""
+        return 0 if since is None else max(0, self._billing() - since)
 
     # A scrape
 

@@ -106,6 +106,9 @@ NODE_DEATH: Final = Metric(
 SINK_OUTCOMES: Final = Metric(
     "metering_sink_outcomes_total", "counter", "What became of each record that was sent.", ("sink", "outcome")
 )
+SINK_STUCK: Final = Metric(
+    "metering_sink_stuck_records", "gauge", "Records that wait for a person at the sink.", ("sink", "outcome")
+)
 SINK_BACKLOG: Final = Metric("metering_sink_backlog_records", "gauge", "Records not yet sent to the sink.", ("sink",))
 SINK_OLDEST: Final = Metric(
     "metering_sink_oldest_unsent_age_seconds", "gauge", "Age of the sink's oldest unsent record.", ("sink",), "billing"
@@ -139,4 +142,5 @@ METRICS: Final = tuple(value for value in list(globals().values()) if isinstance
 SWEEP_OUTCOMES: Final = ("success", "failure")
 ANOMALY_REASONS: Final = ("attribution_conflict", "dip", "inferred_reset", "nested_claim")
 DELIVERY_OUTCOMES: Final = ("delivered", "duplicate", "conflict", "rejected", "retry", "ambiguous")
+STUCK_OUTCOMES: Final = ("conflict", "rejected", "ambiguous", "unrouted")
 STEP_VERDICTS: Final = ("accepted", "unconfirmed")

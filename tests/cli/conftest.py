@@ -8,13 +8,13 @@ from typer.testing import CliRunner
 
 from agent.attribution import Customer, Rules
 from agent.cli.app import app
-from agent.delivery.drain import drain_one
 from agent.metering import Metering, Plan
 from agent.model import NS_PER_S, Dimension, Reading, Resource, Sample, Sweep
 from agent.sinks.file import FileSink
 from agent.sources.cgroups import METERS
 from agent.spool import Spool
 from agent.spool.outbox import Outbox
+from tests.spool.draining import drain
 
 EPOCH = 1_800_000_000 * NS_PER_S  # 2027-01-15T08:00:00Z, on the edge of a window
 BOOTED = 10_000  # seconds before it
@@ -71,7 +71,7 @@ class Stage:
             self.spool, self.plan(ACME), home / "run", now=self._now, synchronised=lambda: True, boot="boot"
         )
         self.outbox = Outbox(self.spool)
-        self.outbox.register("files", "file", "billing", since=None)
+        self.outbox.register("files", "file", "billing", b"{}", since=None)
         self.metering.sweep(self.groups)
 
     def _now(self) -> tuple[int, int]:
@@ -105,9 +105,7 @@ class Stage:
 
     def deliver(self) -> None:
         """Drain the file sink."""
-        sink = FileSink("files", "billing", self.home / "out", self.spool.identity.epoch)
-        while drain_one(sink, self.outbox, lambda: EPOCH + 60 * NS_PER_S):
-            pass
+        drain(FileSink("files", "billing", self.home / "out"), self.outbox, EPOCH + 60 * NS_PER_S)
 
 
 @pytest.fixture

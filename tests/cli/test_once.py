@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from agent.cli.app import app
 from agent.cli.once import Once, once
 from agent.config import parse
-from agent.daemon import KINDS
+from agent.kinds import KINDS
 
 HOST = """\
 agent: {{data_dir: {0}/data, run_dir: {0}/run}}

@@ -8,7 +8,7 @@ from agent.cli import scene as scenes
 from agent.cli.quickstart import written
 from agent.cli.scene import Scene, scene
 from agent.config import Cgroups, parse
-from agent.daemon import KINDS
+from agent.kinds import KINDS
 from agent.sources.cgroups import CgroupSource
 from agent.sources.hierarchy import Layout
 

@@ -6,18 +6,28 @@ from typing import Any
 
 import pytest
 
-from agent.config import Config, json_schema, load
+from agent.config import CloudEvents, Config, json_schema, load
 from agent.config.document import parse
 from agent.model import Meter
+
+from .written import load as load_written
+from .written import text
 
 CONFIG = Path(__file__).parents[2] / "config"
 
 
+UNITS = {"cpu.time": "ns", "memory.working_set": "byte·ms"}
+
+
 def _known(kind: str, *names: str) -> dict[str, tuple[Meter, ...]]:
-    return {kind: tuple(Meter(name, "ns", "counter", "exact", "") for name in names)}
+    return {kind: tuple(Meter(name, UNITS.get(name, "byte"), "counter", "exact", "") for name in names)}
 
 
-KNOWN = {**_known("host", "host.network.transmit_bytes"), **_known("cgroups", "cpu.time", "memory.working_set")}
+KNOWN = {
+    **_known("host", "host.network.transmit_bytes"),
+    **_known("cgroups", "cpu.time", "memory.working_set", "io.write_bytes"),
+}
+EXAMPLES = ["agent.yaml", "minimal.yaml", "billing.yaml"]
 
 
 def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
@@ -47,10 +57,17 @@ def _fits_one(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     if isinstance(value, list):
         return all(_fits(member, schema["items"], root) for member in value)
     if isinstance(value, dict):
-        inner = schema["properties"]
-        whole = set(schema.get("required", ())) <= set(value) <= set(inner)
-        return whole and all(_fits(member, inner[key], root) for key, member in value.items())
+        whole = set(schema.get("required", ())) <= set(value) and len(value) >= schema.get("minProperties", 0)
+        return whole and all((at := _under(schema, key)) and _fits(member, at, root) for key, member in value.items())
+    if isinstance(value, int):
+        return schema.get("minimum", value) <= value <= schema.get("maximum", value)
     return re.search(schema.get("pattern", ""), str(value)) is not None
+
+
+def _under(schema: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """The schema of what stands under a key: one of ours, or a name of the user's own; None where it may not stand."""
+    found: dict[str, Any] | None = schema.get("properties", {}).get(key) or schema.get("additionalProperties") or None
+    return found
 
 
 def _keys_of(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> set[tuple[str, str]]:
@@ -62,11 +79,12 @@ def _keys_of(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> set[tu
         for member in value if isinstance(value, list) else ():
             keys |= _keys_of(member, branch["items"], root)
         for key, member in value.items() if isinstance(value, dict) else ():
-            keys |= {(branch["title"], key)} | _keys_of(member, branch["properties"][key], root)
+            keys |= {(branch["title"], key)} if "properties" in branch else set()
+            keys |= _keys_of(member, _under(branch, key) or {}, root)
     return keys
 
 
-@pytest.mark.parametrize("name", ["agent.yaml", "minimal.yaml"])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_loads_and_fits_the_schema(name: str) -> None:
     """The two ways of checking a file agree on it."""
     path = CONFIG / name
@@ -82,6 +100,9 @@ def test_the_schema_refuses_what_loading_refuses() -> None:
         {"agent": {"windo": "5m"}},
         {"sources": [{"kind": "x"}]},
         {"sinks": None},
+        {"sinks": [{"id": "e", "kind": "cloudevents", "url": "https://b.example/x", "concurrency": 0}]},
+        {"sinks": [{"id": "e", "kind": "cloudevents", "url": "https://b.example/x", "dimensions": {}}]},
+        {"sinks": [{"id": "e", "kind": "cloudevents", "url": "https://b.example/x", "dimensions": {"a": {"x": "y"}}}]},
     ):
         assert not _fits({**values, **wrong}, json_schema(), json_schema())
     assert not _fits({"sources": []}, json_schema(), json_schema())
@@ -100,14 +121,43 @@ def test_every_value_the_reference_calls_default_is_the_default() -> None:
     lines = {number for number, line in enumerate(path.read_text().splitlines(), 1) if "# default" in line}
     document = parse(path.read_text(), "agent.yaml")
     properties = json_schema()["$defs"]
-    by_section = {"agent": "Agent", "telemetry": "Telemetry", "spool": "Spool"}
+    by_section: dict[tuple[str | int, ...], str] = {
+        ("agent",): "Agent",
+        ("telemetry",): "Telemetry",
+        ("spool",): "Spool",
+        ("sinks", 0): "CloudEvents",
+        ("sinks", 0, "dimensions", "cpu_core_seconds"): "DimensionAtSink",
+    }
     checked = 0
-    for section, model in by_section.items():
-        for key, value in document.values[section].items():
-            if document.line((section, key)) in lines and "default" in properties[model]["properties"][key]:
+    for place, model in by_section.items():
+        section = document.values
+        for step in place:
+            section = section[step]
+        for key, value in section.items():
+            if document.line((*place, key)) in lines and "default" in properties[model]["properties"][key]:
                 assert value == properties[model]["properties"][key]["default"], key
                 checked += 1
-    assert checked >= 12
+    assert checked >= 20
+
+
+def test_the_normative_section_of_a_cloudevents_sink_is_sound() -> None:
+    """Written as the design has it, with every file in its place."""
+    config = load_written(
+        text(
+            sinks="sinks:\n"
+            "  - id: events\n"
+            "    kind: cloudevents\n"
+            "    profile: openmeter-v1\n"
+            "    role: copy\n"
+            "    url: https://openmeter.example/api/v1/events\n"
+            "    token_file: /run/secrets/openmeter\n"
+            "    tls: {ca_file: /tls/ca.pem, cert_file: /tls/agent.pem, key_file: /tls/agent.key}\n"
+            "    max_batch: 100\n"
+        )
+    )
+    (sink,) = config.sinks
+    assert isinstance(sink, CloudEvents)
+    assert (sink.role, sink.takes, sink.max_batch, sink.dedupe_horizon) == ("copy", None, 100, None)
 
 
 def test_every_key_is_described() -> None:

@@ -9,8 +9,11 @@ from agent.model import Meter
 NOW = 1_800_000_000 * 10**9  # 2027-01-15
 
 
+UNITS = {"memory.working_set": "byte·ms", "io.read": "byte", "host.network.transmit_bytes": "byte"}
+
+
 def _meters(*names: str) -> tuple[Meter, ...]:
-    return tuple(Meter(name, "ns", "counter", "exact", "") for name in names)
+    return tuple(Meter(name, UNITS.get(name, "ns"), "counter", "exact", "") for name in names)
 
 
 KNOWN = {

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from agent.cli import telling
-from agent.daemon import KINDS
+from agent.kinds import KINDS
 from agent.telemetry import METRICS
 from agent.telemetry import metrics as words
 from tests.docs.pages import ROOT, block, code, page, section, table
@@ -65,6 +65,7 @@ def test_the_metrics_are_as_the_program_has_them() -> None:
     [
         ("`outcome` of sweeps", words.SWEEP_OUTCOMES),
         ("`outcome` of sinks", words.DELIVERY_OUTCOMES),
+        ("`outcome` of stuck records", words.STUCK_OUTCOMES),
         ("`reason` of anomalies", words.ANOMALY_REASONS),
         ("`reason` of gaps", tuple(set(telling.REASONS) - {"new_epoch"})),  # that one is known at a start only
         ("`verdict`", words.STEP_VERDICTS),

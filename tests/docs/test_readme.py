@@ -9,7 +9,7 @@ import typer
 import agent
 from agent import config
 from agent.cli.app import app
-from agent.daemon import KINDS
+from agent.kinds import KINDS
 from tests.docs.pages import ROOT, block, page, section, table
 
 README = page("README.md")

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import apsw
+from agent.spool.schema import connect
 
 Kept = dict[str, set[tuple[Any, ...]]]
 
@@ -20,8 +20,9 @@ QUERIES = {
     "cursors": "SELECT source, body FROM cursor",
     "listing": "SELECT source, key FROM listing",
     "sinks": "SELECT id, role, position FROM sink",
-    "delivered": "SELECT hex(d.id), r.body FROM delivered d LEFT JOIN record r USING(seq)",
-    "under way": "SELECT sink, name FROM submission WHERE delivered IS NULL",
+    "known": "SELECT hex(k.id), r.body FROM known k LEFT JOIN record r USING(seq)",
+    "outcomes": "SELECT s.id, r.body, i.outcome FROM item i JOIN sink s ON s.number=i.sink JOIN record r USING(seq)",
+    "under way": "SELECT sink, name FROM submission WHERE settled IS NULL",
     "held, refused, done": "SELECT reason FROM held UNION SELECT reason FROM quarantine UNION SELECT why FROM audit",
     "meta": "SELECT name, value FROM meta WHERE name<>'commit'",
 }
@@ -30,7 +31,7 @@ SEQ = re.compile(rb'"seq":[0-9]+,')
 
 def kept(where: Path) -> Kept:
     """What is left in `where`. Raises AssertionError where a sink's own files contradict each other."""
-    db = apsw.Connection(str(where / "data" / "spool.db"))
+    db = connect(str(where / "data" / "spool.db"))
     assert db.execute("SELECT count(*) = coalesce(max(seq), 0) FROM record").get == 1
     found: Kept = {name: {tuple(row) for row in db.execute(query)} for name, query in QUERIES.items()}
     db.close()

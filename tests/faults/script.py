@@ -9,20 +9,20 @@ usage is in flight; a counter of the host falls; windows of 4 s close under way.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Struct
 
 from agent.attribution import Customer, Rules
-from agent.delivery.drain import drain_one
-from agent.errors import SinkError
 from agent.metering import Metering, Plan
 from agent.model import NS_PER_MS, NS_PER_S, Dimension, Meter, Reading, Resource, Sample, Sweep
+from agent.sinks import Answer
 from agent.sinks.file import FileSink
 from agent.spool import Spool
 from agent.spool.outbox import Outbox, Submission
+from tests.drained import drained
 
 CPU = Meter("cpu.time", "ns", "counter", "exact", "scripted")
 MEMORY = Meter("memory", "byte·ms", "gauge", "bound", "scripted")
@@ -33,6 +33,7 @@ DIMENSIONS = (
     Dimension("memory", MEMORY.name),
     Dimension("network", NETWORK.name, customer="acme"),
 )
+T = TypeVar("T")
 SINCE = 1_795_000_000 * NS_PER_S  # billing time at boottime 0 of the first boot
 ACME = Customer("acme", ({"cgroup": "t/acme"}, {"cgroup": "t/acme/**"}))
 BOLT = Customer("bolt", ({"cgroup": "t/bolt"},))
@@ -140,22 +141,25 @@ class Nic:
 
 
 class Told(FileSink):
-    """A file sink that says what is about to happen."""
+    """A file sink that says what is about to happen, in its directory and in the spool."""
 
-    def __init__(self, id: str, role: str, path: Path, epoch: str, tell: Callable[[str], None]) -> None:  # noqa: A002
-        super().__init__(id, role, path, epoch)
+    def __init__(self, id: str, role: str, path: Path, tell: Callable[[str], None]) -> None:  # noqa: A002
+        super().__init__(id, role, path)
         self._tell = tell
 
-    def freeze(self, first: int, last: int, lines: Sequence[bytes]) -> tuple[str, bytes]:
+    async def stage(self, submission: Submission) -> None:
         self._tell("temp write")
-        frozen = super().freeze(first, last, lines)
-        self._tell("prepare commit")
-        return frozen
+        await super().stage(submission)
 
-    def deliver(self, submission: Submission) -> None:
+    async def send(self, submission: Submission) -> Answer:
         self._tell("rename")
-        super().deliver(submission)
-        self._tell("ack commit")
+        return await super().send(submission)
+
+    async def on_thread(self, act: Callable[..., T], *args: object) -> T:
+        """A commit of the drain: of what came back, of one submission that is to leave, or of what is frozen anew."""
+        back = args[0]
+        self._tell("leaving commit" if isinstance(back, Submission) else "settle commit" if back else "freeze commit")
+        return act(*args)
 
 
 def plan_of(life: Life) -> Plan:
@@ -196,17 +200,13 @@ def play(where: Path, number: int, tell: Callable[[str], None]) -> None:
     metering = Metering(spool, plan_of(life), where / "run", now=now, synchronised=lambda: True, boot=life.boot)
     outbox = Outbox(spool)
     tell("register commit")
-    epoch = spool.identity.epoch
-    sinks = [Told("files", "billing", where / "out", epoch, tell), Told("audit", "copy", where / "audit", epoch, tell)]
+    sinks = [Told("files", "billing", where / "out", tell), Told("audit", "copy", where / "audit", tell)]
     for sink in sinks:
-        outbox.register(sink.id, sink.kind, sink.role, since=0)
-        sink.sweep_up(outbox.prepared(sink.id))
+        outbox.register(sink.id, sink.kind, sink.role, b"{}", since=0)
 
     def drain() -> None:
         for sink in sinks:
-            with suppress(SinkError):  # as the daemon: the next drain tries again
-                while drain_one(sink, outbox, lambda: now()[0]) is not None:
-                    pass
+            drained(sink, outbox, lambda: now()[0], on_thread=sink.on_thread)
 
     drain()
     for at, source in due:

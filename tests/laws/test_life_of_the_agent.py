@@ -4,24 +4,26 @@ The model knows nothing of marks, windows or transactions. It only knows who bur
 that a committed sweep has seen; the file must say the same after every step, customer by customer, to the nanosecond.
 """
 
+import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from agent.clock import Verdict
-from agent.delivery.drain import drain_one
 from agent.errors import SinkError, SpoolError
 from agent.metering import Plan
 from agent.model import NS_PER_MS as MS
 from agent.model import Dimension
 from agent.record import with_seq
+from agent.sinks import Answer
 from agent.sinks.file import FileSink
 from agent.spool.outbox import BILLED, Submission
+from tests.drained import drain_of, run_inline
 from tests.laws.kernel import Node
 from tests.laws.life import Life, plan
 from tests.laws.scene import MINUTE, S, customer
@@ -45,38 +47,70 @@ burns = st.integers(0, 10**10)
 waits = st.integers(1, 90_000).map(lambda ms: ms * MS)
 
 
-class Killed(Exception):  # noqa: N818 - a fate, not an error
-    """The process is gone at this very point."""
+POINTS = (
+    "before staging",
+    "no disk",
+    "before it is noted",
+    "the disk fails",
+    "before rename",
+    "no rename",
+    "stopping",
+    "before it is settled",
+)
 
 
-class HostileSink:
-    """A file sink that dies, or cannot reach its disk, at one point of one delivery."""
+class Killed(SystemExit):
+    """The process is gone at this very point: the one kind of exception after which a loop runs nothing more."""
 
-    kind = "file"
-    max_batch = 3
 
-    def __init__(self, sink: FileSink) -> None:
-        self.id, self.role, self.sink, self.point = sink.id, sink.role, sink, ""
+class HostileSink(FileSink):
+    """A file sink that dies, is stopped, or cannot reach its disk, when next it comes to `point`."""
 
-    def _reach(self, point: str, error: Callable[[str], Exception] = Killed) -> None:
-        if self.point == point:
+    terms = structs.replace(FileSink.terms, max_batch=3)
+    point = ""
+
+    def _at(self, point: str) -> bool:
+        """Whether this is where it happens; it does once."""
+        reached = self.point == point
+        if reached:
             self.point = ""
-            raise error(point)
+        return reached
 
-    def freeze(self, first: int, last: int, lines: Sequence[bytes]) -> tuple[str, bytes]:
-        self._reach("before freeze")
-        frozen = self.sink.freeze(first, last, lines)
-        self._reach("before prepare")
-        return frozen
+    def _die_at(self, point: str) -> None:
+        if self._at(point):
+            raise Killed(point)
 
-    def deliver(self, submission: Submission) -> None:
-        self._reach("no disk", SinkError)
-        self._reach("before rename")
-        self.sink.deliver(submission)
-        self._reach("before acknowledge")
+    async def stage(self, submission: Submission) -> None:
+        self._die_at("before staging")
+        if self._at("no disk"):
+            raise SinkError("no disk")
+        await super().stage(submission)
+        self._die_at("before it is noted")
+        if self._at("the disk fails"):
+            raise SpoolError("the disk fails")
 
-    def sweep_up(self, prepared: Sequence[Submission]) -> None:
-        self.sink.sweep_up(prepared)
+    async def send(self, submission: Submission) -> Answer:
+        self._die_at("before rename")
+        if self._at("no rename"):
+            return Answer(outcome="retry", why="no rename")
+        if self._at("stopping"):
+            self.running.cancel()
+            await asyncio.Event().wait()
+        answer = await super().send(submission)
+        self._die_at("before it is settled")
+        return answer
+
+    async def drain(self, life: Life) -> None:
+        """Deliver what can be now."""
+        now = life.metering.clock.at
+        drain = drain_of(self, life.outbox, lambda: now(life.kernel.boottime), chance=0.5)
+        drain.finish()
+        self.running = asyncio.create_task(drain.run())
+        await asyncio.wait([self.running])
+        if self.running.cancelled():
+            await drain.hold_back()
+        else:
+            self.running.result()
 
 
 class Account:
@@ -119,10 +153,10 @@ class AgentLife(RuleBasedStateMachine):
         """In the end everything that was recorded is at every sink, once."""
         if not hasattr(self, "life"):
             return
+        self.life.pass_time(3 * 3600 * S)  # whatever waits to be tried again is due, whichever way the clock went
         for hostile in self.sinks.values():
             hostile.point = ""
-            while drain_one(hostile, self.life.outbox, lambda: self.life.wall) is not None:
-                pass
+            run_inline(hostile.drain(self.life))
         kinds = {seq: json.loads(body)["kind"] for seq, body in self.ledger}
         for sink, role in ROLES.items():
             wanted = {with_seq(b, seq) for seq, b in self.ledger if role == "copy" or kinds[seq] in BILLED}
@@ -183,14 +217,9 @@ class AgentLife(RuleBasedStateMachine):
     def _start(self) -> None:
         self.life.plan = self._plan()
         self.life.start()
-        paths = {sink: self.life.path / sink for sink in ROLES}
-        self.sinks = {
-            sink: HostileSink(FileSink(sink, role, paths[sink], self.life.spool.identity.epoch))
-            for sink, role in ROLES.items()
-        }
+        self.sinks = {sink: HostileSink(sink, role, self.life.path / sink) for sink, role in ROLES.items()}
         for sink in self.sinks.values():
-            self.life.outbox.register(sink.id, sink.kind, sink.role, since=None)
-            sink.sweep_up(self.life.outbox.prepared(sink.id))
+            self.life.outbox.register(sink.id, sink.kind, sink.role, b"{}", since=None)
 
     def _plan(self) -> Plan:
         acme, beta = customer("acme", unit="acme"), customer("beta", unit="beta")
@@ -255,22 +284,16 @@ class AgentLife(RuleBasedStateMachine):
             self.young = up < 600 * S
         self._start()
 
-    @rule(
-        sink=st.sampled_from(sorted(ROLES)),
-        point=st.sampled_from(
-            ["", "", "no disk", "before freeze", "before prepare", "before rename", "before acknowledge"]
-        ),
-    )
-    def deliver(self, sink: str, point: str) -> None:
+    @rule(sink=st.sampled_from(sorted(ROLES)), point=st.sampled_from(["", "", *POINTS]), ns=burns)
+    def deliver(self, sink: str, point: str, ns: int) -> None:
+        self.burn(ROOT, ns, MINUTE)
+        self.sweep(MS)
         hostile = self.sinks[sink]
-        hostile.point = point
+        hostile.point = point or hostile.point
         try:
-            drain_one(hostile, self.life.outbox, lambda: self.life.wall)
-        except SinkError:
-            pass
-        except Killed:
+            run_inline(hostile.drain(self.life))
+        except (Killed, SpoolError):
             self.crash()
-        hostile.point = ""
 
     @rule(sink=st.sampled_from(sorted(ROLES)))
     def ship(self, sink: str) -> None:

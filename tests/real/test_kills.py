@@ -22,7 +22,7 @@ from tests.faults.leftovers import Kept, delivered_lines, different, kept, ship
 from tests.faults.process import Agent, Delivered, configuration, in_flight
 from tests.faults.report import histogram, publish, table
 from tests.faults.script import GROUPS, LIVES, used
-from tests.faults.victim import AIMS, KILL, Victim
+from tests.faults.victim import KILL, Victim
 from tests.real.burners import anchor
 
 pytestmark = [pytest.mark.real, pytest.mark.fault]
@@ -173,7 +173,8 @@ def test_a_kill_at_any_system_call_of_the_recorded_script_leaves_the_same_record
     """Every commit, sync, rename and unlink of three lives is a place to die, and none of them shows afterwards."""
     harm.everywhere(KILL, dict.fromkeys(CALLS, 1) | {"pwrite64": STRIDE}, seed)
     struck = Counter(phase for phase, _ in harm.struck.elements())
-    for phase in ("sweep commit", "temp write", "prepare commit", "rename", "ack commit", "cut commit"):
+    commits = ("sweep commit", "freeze commit", "leaving commit", "settle commit", "cut commit")
+    for phase in (*commits, "temp write", "rename"):
         assert struck[phase] >= 3, phase
     intro = f"SEED={seed}: SIGKILL at every system call that changes a file (pwrite64: at every {STRIDE}rd); each time"
     intro += " the records, marks, evidence and lines of a run without:"

@@ -1,129 +1,482 @@
-"""DESIGN §6–7, ACCOUNTING §§6–7: what each sink is owed, and how it leaves without being repeated (laws L2, L7)."""
+"""DESIGN §§6–7, ACCOUNTING §7: what each sink is owed, what was frozen for it, what became of it (L3, L8, L9, L10)."""
 
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.delivery.drain import drain_one
-from agent.errors import SinkError
-from agent.record import with_seq
-from agent.sinks.file import FileSink
-from agent.spool import Spool
-from agent.spool.outbox import BILLED, Outbox, Submission
+from agent.record import record_id, with_seq
+from agent.spool.outbox import Draft, Outbox, Rendered, Settled, Standing, Submission, Unsent
 from tests.spool.ledger import NOON, S, append, ledger, minutes, opened, record
 
-
-class Killed(Exception):  # noqa: N818 - a fate, not an error
-    """The process is gone."""
+WHY = "said so"
 
 
-def die() -> int:
-    """A clock that is never read twice."""
-    raise Killed
+def told(seq: int, _kind: str, body: bytes) -> Rendered:
+    """A record as some sink would be sent it."""
+    return Draft(seq, record_id(body).bytes, b"told %d" % seq)
 
 
-def now() -> int:
-    """Some time."""
-    return NOON
+def verbatim(seq: int, _kind: str, body: bytes) -> Rendered:
+    """As the file sink is."""
+    return Draft(seq, record_id(body).bytes, with_seq(body, seq), kept=False)
 
 
-class Ports(FileSink):
-    """A file sink whose disk fails while `trouble` is set."""
-
-    trouble: Exception | None = None
-
-    def deliver(self, submission: Submission) -> None:
-        if self.trouble is not None:
-            raise self.trouble
-        super().deliver(submission)
+def usage_only(seq: int, kind: str, body: bytes) -> Rendered:
+    """As a billing sink is."""
+    return told(seq, kind, body) if kind == "usage" else None
 
 
-def opened_with(path: Path, *roles: str) -> tuple[Spool, Outbox, list[Ports]]:
-    """A spool with one file sink per role, swept up as at a start."""
-    spool = opened(path)
-    outbox = Outbox(spool)
-    sinks = [Ports(f"sink-{i}", role, path / f"out-{i}", spool.identity.epoch) for i, role in enumerate(roles)]
-    for sink in sinks:
-        outbox.register(sink.id, sink.kind, sink.role, since=0)
-        sink.sweep_up(outbox.prepared(sink.id))
-    return spool, outbox, sinks
+def unrouted(seq: int, _kind: str, body: bytes) -> Rendered:
+    """As where no sink takes it."""
+    return Unsent(seq, record_id(body).bytes, "unrouted", WHY)
 
 
-def drain(sink: Ports, outbox: Outbox) -> int:
-    """All it is owed."""
-    total = 0
-    while (count := drain_one(sink, outbox, now)) is not None:
-        total += count
-    return total
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    """Of an empty spool with one sink that is owed everything."""
+    one = Outbox(opened(tmp_path))
+    registered(one)
+    yield one
+    one.spool.close()
 
 
-def lines(path: Path, number: int = 0) -> list[bytes]:
-    """What a shipper would find."""
-    return [
-        line for file in sorted((path / f"out-{number}").glob("*.ndjson")) for line in file.read_bytes().splitlines()
-    ]
+def registered(outbox: Outbox, sink: str = "sink", since: int | None = 0) -> Standing:
+    """Known to the spool."""
+    return outbox.register(sink, "fake", "billing", b"{}", since=since)
 
 
-def test_a_billing_sink_gets_no_unattributed_gap_system_or_idle_record(tmp_path: Path) -> None:
-    """L7: usage, manual and correction; a copy gets everything."""
-    spool, outbox, (billing, copy) = opened_with(tmp_path, "billing", "copy")
-    kinds = ["usage", "unattributed", "system", "idle", "gap", "manual", "correction"]
-    append(spool, *(record(i, kind) for i, kind in enumerate(kinds)))  # type: ignore[arg-type]
-    assert (drain(billing, outbox), drain(copy, outbox)) == (3, 7)
-    assert {json.loads(line)["kind"] for line in lines(tmp_path, 0)} == set(BILLED)
-    assert [json.loads(line)["kind"] for line in lines(tmp_path, 1)] == kinds
-    assert outbox.backlog("sink-0")[0] == 0
-    spool.close()
+def standing(outbox: Outbox, sink: str = "sink") -> Standing:
+    """As it stands now."""
+    return outbox.sinks()[sink]
 
 
-def test_a_line_is_the_stored_body_with_its_sequence_number(tmp_path: Path) -> None:
-    """L3: same id, same bytes, at every sink."""
-    spool, outbox, sinks = opened_with(tmp_path, "copy", "billing")
-    append(spool, *minutes(range(3)))
-    for sink in sinks:
-        drain(sink, outbox)
-    wanted = [with_seq(body, seq) for seq, body in spool.db.execute("SELECT seq, body FROM record ORDER BY seq")]
-    assert lines(tmp_path, 0) == lines(tmp_path, 1) == wanted
-    spool.close()
+def freeze(
+    outbox: Outbox,
+    sink: str = "sink",
+    *,
+    render: object = told,
+    batches: int = 1,
+    max_batch: int = 10,
+    max_bytes: int = 1 << 30,
+    now: int = NOON,
+) -> list[Submission]:
+    """In a transaction of its own."""
+    with outbox.transaction():
+        return outbox.freeze(
+            standing(outbox, sink),
+            render,  # type: ignore[arg-type]
+            batches=batches,
+            max_batch=max_batch,
+            max_bytes=max_bytes,
+            now=now,
+        )
 
 
-def test_a_new_sink_starts_at_records_closed_after_it_was_added(tmp_path: Path) -> None:
+def settle(outbox: Outbox, submission: Submission, *seqs: int, outcome: Settled = "delivered") -> None:
+    """These of its items; without any, all."""
+    outbox.settle(submission, dict.fromkeys(seqs or numbers(submission), (outcome, WHY)), NOON)
+
+
+def numbers(submission: Submission) -> list[int]:
+    """The sequence numbers of its items."""
+    return [item.seq for item in submission.items]
+
+
+def due(outbox: Outbox, now: int = NOON, sink: str = "sink", beside: tuple[int, ...] = ()) -> list[Submission]:
+    """Whatever may be sent now."""
+    return outbox.due(standing(outbox, sink), now, 100, beside)
+
+
+def outcomes(outbox: Outbox, sink: str = "sink") -> dict[int, str | None]:
+    """Sequence number → outcome."""
+    rows = outbox.spool.db.execute(
+        "SELECT seq, outcome FROM item WHERE sink=? ORDER BY seq", (standing(outbox, sink).number,)
+    )
+    return dict(rows)
+
+
+def damage(outbox: Outbox, seq: int, body: bytes = b'{"kind":"usage","quantity":"999"}') -> None:
+    """Bits rot on the disk."""
+    outbox.spool.db.execute("UPDATE record SET body=? WHERE seq=?", (body, seq))
+
+
+# -- sinks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_sink_starts_at_records_closed_after_it_was_added(outbox: Outbox) -> None:
     """DESIGN §7: unless `from` says otherwise."""
-    spool, outbox, _ = opened_with(tmp_path)
-    append(spool, *minutes(range(2)), now=NOON)
-    append(spool, *minutes(range(2, 4)), now=NOON + S)
-    outbox.register("late", "file", "copy", since=None)
-    outbox.register("from", "file", "copy", since=NOON + S)
-    outbox.register("all", "file", "copy", since=0)
-    append(spool, record(5), now=NOON + 2 * S)
-    assert [outbox.backlog(sink)[0] for sink in ("late", "from", "all")] == [1, 3, 5]
-    spool.close()
+    append(outbox.spool, *minutes(range(2)), now=NOON)
+    append(outbox.spool, *minutes(range(2, 4)), now=NOON + S)
+    sinks = [registered(outbox, *wanted) for wanted in (("late", None), ("from", NOON + S), ("all", 0))]
+    append(outbox.spool, record(5), now=NOON + 2 * S)
+    assert [outbox.backlog(sink)[0] for sink in sinks] == [1, 3, 5]
+    assert [sink.began for sink in sinks] == [4, 2, 0]
 
 
-def test_registering_again_keeps_the_position(tmp_path: Path) -> None:
-    """A restart is no new sink; only the role may have changed."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, *minutes(range(2)))
-    drain(sink, outbox)
-    outbox.register(sink.id, "file", "billing", since=0)
-    assert outbox.backlog(sink.id) == (0, None)
-    spool.close()
+def test_registering_again_keeps_the_position(outbox: Outbox) -> None:
+    """A restart is no new sink; its role and section may have changed."""
+    append(outbox.spool, *minutes(range(2)))
+    settle(outbox, freeze(outbox)[0])
+    again = outbox.register("sink", "fake", "copy", b'{"x":1}', since=0)
+    assert outbox.backlog(again) == (0, None)
+    assert (again.role, again.section) == ("copy", b'{"x":1}')
 
 
-def test_a_removed_sink_is_forgotten_and_holds_nothing_back(tmp_path: Path) -> None:
-    """DESIGN §7: removing one that is owed nothing; if it returns it is new."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, record(0))
-    drain(sink, outbox)
-    outbox.remove(sink.id)
+def test_a_removed_sink_is_forgotten_and_is_new_when_it_returns(outbox: Outbox) -> None:
+    """DESIGN §7: it gets another number, so that what became of its records stays written."""
+    append(outbox.spool, record(0))
+    settle(outbox, freeze(outbox)[0])
+    before = standing(outbox)
+    outbox.remove(before)
     assert outbox.sinks() == {}
-    append(spool, record(1))
-    outbox.register(sink.id, sink.kind, sink.role, since=None)
-    assert outbox.backlog(sink.id)[0] == 0
-    spool.close()
+    append(outbox.spool, record(1))
+    after = registered(outbox, since=None)
+    assert after.number != before.number
+    assert outbox.backlog(after)[0] == 0
+    kept = outbox.spool.db.execute("SELECT outcome FROM item WHERE sink=?", (before.number,)).get
+    assert kept == "delivered"
+
+
+def test_a_retired_sink_is_owed_what_there_was_and_no_more(outbox: Outbox) -> None:
+    """DESIGN §7: `drain`. Retiring twice does not move the end."""
+    append(outbox.spool, *minutes(range(3)))
+    outbox.retire(standing(outbox))
+    append(outbox.spool, *minutes(range(3, 5)))
+    outbox.retire(standing(outbox))
+    assert outbox.backlog(standing(outbox))[0] == 3
+    (submission,) = freeze(outbox)
+    assert numbers(submission) == [1, 2, 3]
+    settle(outbox, submission)
+    assert (outbox.backlog(standing(outbox)), outbox.more(standing(outbox))) == ((0, None), False)
+
+
+def test_a_retired_sink_that_returns_is_owed_what_it_was_and_what_comes(outbox: Outbox) -> None:
+    """What closed while it was not configured is not its own; what it was owed still is, once."""
+    append(outbox.spool, *minutes(range(4)))
+    settle(outbox, freeze(outbox, max_batch=2)[0])
+    outbox.retire(standing(outbox))
+    append(outbox.spool, *minutes(range(4, 6)))
+    back = registered(outbox)
+    append(outbox.spool, record(7))
+    assert back.until is None
+    assert outbox.backlog(back)[0] == 3
+    found = [freeze(outbox), freeze(outbox)]
+    assert [numbers(submission) for (submission,) in found] == [[3, 4], [7]]
+    assert not outbox.more(standing(outbox))
+
+
+def test_what_waited_and_is_no_concern_of_the_sink_any_more_does_not_hold_up_the_rest(outbox: Outbox) -> None:
+    """A billing sink that returns was owed windows with unattributed records among them: no busy loop over these."""
+    append(outbox.spool, record(0, "unattributed"), record(1), record(2, "gap"))
+    outbox.retire(standing(outbox))
+    registered(outbox)
+    append(outbox.spool, record(3))
+    found = [*freeze(outbox, render=usage_only), *freeze(outbox, render=usage_only)]
+    assert [numbers(submission) for submission in found] == [[2], [4]]
+    assert not outbox.more(standing(outbox))
+    assert outcomes(outbox) == {2: None, 4: None}
+
+
+def test_a_sink_is_paused_until_it_is_resumed(outbox: Outbox) -> None:
+    """DESIGN §7; the spool only remembers it."""
+    outbox.pause(standing(outbox), paused=True)
+    assert standing(outbox).paused
+    assert registered(outbox).paused
+    outbox.pause(standing(outbox), paused=False)
+    assert not standing(outbox).paused
+
+
+# -- freezing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_submission_holds_at_most_max_batch_records(outbox: Outbox) -> None:
+    """DESIGN §7; and no more of them are made than were asked for."""
+    append(outbox.spool, *minutes(range(7)))
+    assert [numbers(one) for one in freeze(outbox, batches=2, max_batch=2)] == [[1, 2], [3, 4]]
+    assert [numbers(one) for one in freeze(outbox, batches=5, max_batch=2)] == [[5, 6], [7]]
+    assert freeze(outbox) == []
+
+
+def test_a_submission_holds_at_most_max_bytes(outbox: Outbox) -> None:
+    """A record that is larger by itself goes alone. What did not fit the last one is due at once, and not lost."""
+    append(outbox.spool, *minutes(range(5)))
+    size = len(b"told 1")
+    found = freeze(outbox, batches=1, max_bytes=2 * size)
+    assert [numbers(one) for one in found] == [[1, 2]]
+    assert [numbers(one) for one in due(outbox, beside=(found[0].id,))] == [[3]]
+    assert [numbers(one) for one in freeze(outbox, batches=2, max_bytes=size - 1)] == [[4], [5]]
+    assert outbox.backlog(standing(outbox))[0] == 5
+
+
+def test_what_was_frozen_is_read_back_as_it_was(outbox: Outbox) -> None:
+    """L3: rendered once. A verbatim payload is the ledger's own line with its number, and lies there only once."""
+    copy = registered(outbox, "copy")
+    append(outbox.spool, *minutes(range(3)))
+    first, second = freeze(outbox), freeze(outbox, "copy", render=verbatim)
+    assert due(outbox) == first
+    assert due(outbox, sink="copy") == second
+    bodies = outbox.spool.db.execute("SELECT seq, body FROM record ORDER BY seq")
+    assert [item.payload for item in second[0].items] == [with_seq(body, seq) for seq, body in bodies]
+    query = "SELECT count(*) FROM item WHERE sink=? AND payload IS NOT NULL"
+    assert outbox.spool.db.execute(query, (copy.number,)).get == 0
+
+
+def test_a_submission_is_called_by_its_epoch_and_what_it_spans(tmp_path: Path) -> None:
+    """ACCOUNTING §7: sequence numbers recur in another file; names must not."""
+    names = []
+    for place in ("one", "other"):
+        outbox = Outbox(opened(tmp_path / place))
+        registered(outbox)
+        append(outbox.spool, *minutes(range(3)))
+        (submission,) = freeze(outbox)
+        assert submission.name == f"{outbox.spool.identity.epoch[:12]}-{1:012d}-{3:012d}"
+        names.append(submission.name)
+        outbox.spool.close()
+    assert len(set(names)) == 2
+
+
+def test_what_is_not_sent_is_settled_with_its_reason(outbox: Outbox) -> None:
+    """L8: kept and counted, and a person can find it."""
+    append(outbox.spool, *minutes(range(2)))
+    assert freeze(outbox, render=unrouted) == []
+    assert outcomes(outbox) == {1: "unrouted", 2: "unrouted"}
+    assert outbox.stuck(standing(outbox)) == {"unrouted": 2}
+    assert (outbox.backlog(standing(outbox))[0], outbox.more(standing(outbox))) == (0, False)
+
+
+def test_records_that_do_not_concern_a_sink_are_passed_by(outbox: Outbox) -> None:
+    """The position moves on, so that they are looked at once."""
+    append(outbox.spool, *minutes(range(5), "unattributed"), record(6))
+    assert freeze(outbox, render=usage_only, max_batch=3) == []
+    assert standing(outbox).position == 3
+    assert [numbers(one) for one in freeze(outbox, render=usage_only, max_batch=3)] == [[6]]
+    assert not outbox.more(standing(outbox))
+
+
+def test_the_id_of_what_was_frozen_finds_its_record(outbox: Outbox) -> None:
+    """ACCOUNTING §6: the id index holds what has been frozen, once for all sinks."""
+    registered(outbox, "other")
+    append(outbox.spool, *minutes(range(3)))
+    freeze(outbox)
+    freeze(outbox, "other")
+    known = {bytes(name): seq for name, seq in outbox.spool.db.execute("SELECT id, seq FROM known")}
+    bodies = outbox.spool.db.execute("SELECT seq, body FROM record")
+    assert known == {record_id(body).bytes: seq for seq, body in bodies}
+
+
+def test_a_held_range_is_passed_by_and_is_no_work(outbox: Outbox) -> None:
+    """DESIGN §6: the old backlog of a cloned spool waits for a person; nothing turns over it meanwhile."""
+    append(outbox.spool, *minutes(range(4)))
+    outbox.spool.db.execute("INSERT INTO held VALUES(2, 3, 'cloned', 0)")
+    assert [numbers(one) for one in freeze(outbox)] == [[1, 4]]
+    assert not outbox.more(standing(outbox))
+    outbox.spool.db.execute("INSERT INTO held VALUES(5, 6, 'cloned', 0)")
+    append(outbox.spool, *minutes(range(5, 7)))
+    assert (freeze(outbox), outbox.more(standing(outbox))) == ([], False)
+    assert set(outcomes(outbox)) == {1, 4}
+
+
+def test_what_waited_and_is_held_is_not_sent(outbox: Outbox) -> None:
+    """A sink that returns is owed no more of a held range than any other."""
+    append(outbox.spool, *minutes(range(4)))
+    outbox.retire(standing(outbox))
+    registered(outbox)
+    outbox.spool.db.execute("INSERT INTO held VALUES(2, 3, 'cloned', 0)")
+    assert [numbers(one) for one in freeze(outbox)] == [[1, 4]]
+    assert not outbox.more(standing(outbox))
+    outbox.spool.db.execute("DELETE FROM held")
+    assert [numbers(one) for one in freeze(outbox)] == [[2, 3]]
+
+
+@pytest.mark.parametrize("body", [b'{"id":"x"}', b"\xff\x00 no JSON", b""])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_record_whose_bytes_fail_their_crc_is_quarantined_and_blocks_nothing(
+    outbox: Outbox, body: bytes, *, last: bool
+) -> None:
+    """L9: one poison record never blocks its batch, nor the end of a sink; it is kept, once, with the reason."""
+    registered(outbox, "other")
+    bad = 3 if last else 2
+    append(outbox.spool, *minutes(range(3)))
+    damage(outbox, bad, body)
+    good = [seq for seq in (1, 2, 3) if seq != bad]
+    for sink in ("sink", "other"):
+        (submission,) = freeze(outbox, sink)
+        assert numbers(submission) == good
+        settle(outbox, submission)
+        assert outcomes(outbox, sink)[bad] == "rejected"
+        assert (outbox.backlog(standing(outbox, sink))[0], outbox.more(standing(outbox, sink))) == (0, False)
+    kept = list(outbox.spool.db.execute("SELECT at, reason, body FROM quarantine"))
+    assert kept == [(NOON, f"record {bad}: CRC does not match its bytes", body)]
+
+
+def test_a_record_that_waits_and_fails_its_crc_waits_no_longer(outbox: Outbox) -> None:
+    """As before, for one that a person sent again."""
+    append(outbox.spool, *minutes(range(2)))
+    outbox.retire(standing(outbox))
+    registered(outbox)
+    damage(outbox, 1)
+    assert [numbers(one) for one in freeze(outbox)] == [[2]]
+    assert outcomes(outbox) == {1: "rejected", 2: None}
+    assert not outbox.more(standing(outbox))
+
+
+# -- sending -----------------------------------------------------------------------------------------------------------
+
+
+def test_submissions_come_in_the_order_in_which_they_are_due(outbox: Outbox) -> None:
+    """Oldest first, none before its time, none that is under way."""
+    append(outbox.spool, *minutes(range(4)))
+    one, two, three, four = freeze(outbox, batches=4, max_batch=1)
+    outbox.postpone(one, NOON + 5 * S, None)
+    outbox.postpone(three, NOON + 2 * S, NOON)
+    assert [s.id for s in due(outbox)] == [two.id, four.id]
+    assert [s.id for s in due(outbox, NOON + 2 * S)] == [two.id, four.id, three.id]
+    assert [s.id for s in due(outbox, NOON + 9 * S, beside=(two.id, three.id))] == [four.id, one.id]
+    assert [s.id for s in outbox.due(standing(outbox), NOON, 1, {two.id})] == [four.id]
+    assert due(outbox, NOON + 2 * S)[2].tainted == NOON
+
+
+def test_the_next_due_is_known_beside_what_is_under_way(outbox: Outbox) -> None:
+    """So that the loop sleeps as long as it may."""
+    append(outbox.spool, *minutes(range(2)))
+    one, two = freeze(outbox, batches=2, max_batch=1)
+    assert outbox.next_due(standing(outbox), ()) == NOON
+    outbox.postpone(two, NOON + S, None)
+    assert outbox.next_due(standing(outbox), (one.id,)) == NOON + S
+    settle(outbox, one)
+    assert outbox.next_due(standing(outbox), (two.id,)) is None
+    assert outbox.has_open(standing(outbox))
+    settle(outbox, two)
+    assert not outbox.has_open(standing(outbox))
+
+
+def test_an_attempt_is_noted_before_it_leaves(outbox: Outbox) -> None:
+    """L10: a crash right after leaves a submission that may have arrived since then; the first time stays."""
+    append(outbox.spool, record())
+    freeze(outbox)
+    outbox.leaving(due(outbox), NOON + S)
+    outbox.leaving(due(outbox), NOON + 2 * S)
+    (one,) = due(outbox)
+    assert (one.attempts, one.tainted) == (2, NOON + S)
+    outbox.postpone(one, NOON, None)
+    assert [(s.attempts, s.tainted) for s in due(outbox)] == [(2, None)]
+
+
+def test_what_came_of_an_attempt_is_kept(outbox: Outbox) -> None:
+    """L12: when it began, when it ended, what was said."""
+    append(outbox.spool, record())
+    (one,) = freeze(outbox)
+    outbox.attempted(one, NOON, NOON + S, "retry", "503")
+    outbox.attempted(one, NOON + 2 * S, NOON + 3 * S, "delivered", "200")
+    kept = list(outbox.spool.db.execute("SELECT submission, at, ended, outcome, why FROM attempt ORDER BY id"))
+    assert kept == [(one.id, NOON, NOON + S, "retry", "503"), (one.id, NOON + 2 * S, NOON + 3 * S, "delivered", "200")]
+
+
+def test_a_submission_is_settled_item_by_item(outbox: Outbox) -> None:
+    """L9: what is left goes on as it was frozen, and it ends with its last item."""
+    append(outbox.spool, *minutes(range(3)))
+    (one,) = freeze(outbox)
+    settle(outbox, one, 2, outcome="rejected")
+    (rest,) = due(outbox)
+    assert rest.items == (one.items[0], one.items[2])
+    settle(outbox, rest)
+    assert due(outbox) == []
+    assert outcomes(outbox) == {1: "delivered", 2: "rejected", 3: "delivered"}
+
+
+def test_settling_one_submission_leaves_those_that_lie_between_alone(outbox: Outbox) -> None:
+    """What waited and what came meanwhile may interleave by number."""
+    append(outbox.spool, *minutes(range(2)))
+    outbox.retire(standing(outbox))
+    append(outbox.spool, record(2))
+    registered(outbox)
+    db, number = outbox.spool.db, standing(outbox).number
+    db.execute("INSERT INTO item(sink, seq) VALUES(?, 3)", (number,))
+    db.execute("DELETE FROM item WHERE seq=2")
+    (wide,) = freeze(outbox)
+    db.execute("INSERT INTO item(sink, seq) VALUES(?, 2)", (number,))
+    (between,) = freeze(outbox)
+    assert (numbers(wide), numbers(between)) == ([1, 3], [2])
+    settle(outbox, wide)
+    assert outcomes(outbox) == {1: "delivered", 2: None, 3: "delivered"}
+    assert due(outbox) == [between]
+
+
+def test_what_is_settled_at_one_sink_is_open_at_another(outbox: Outbox) -> None:
+    """Each drains at its own pace."""
+    registered(outbox, "other")
+    append(outbox.spool, *minutes(range(3)))
+    (one,), (other,) = freeze(outbox), freeze(outbox, "other")
+    settle(outbox, one)
+    assert due(outbox, sink="other") == [other]
+    assert [outbox.backlog(standing(outbox, sink))[0] for sink in ("sink", "other")] == [0, 3]
+
+
+def test_parts_of_a_split_are_as_they_were_frozen_with_their_past(outbox: Outbox) -> None:
+    """L3, L10: the same bytes, the same first tainted attempt, names of their own."""
+    append(outbox.spool, *minutes(range(4)))
+    (one,) = freeze(outbox)
+    outbox.leaving([one], NOON)
+    settle(outbox, one, 2, outcome="rejected")
+    outbox.split(one, [(1, 3), (4,)], NOON - S, NOON + S)
+    first, second = due(outbox, NOON + S)
+    assert [*first.items, *second.items] == [item for item in one.items if item.seq != 2]
+    assert [(s.attempts, s.tainted, s.prepared) for s in (first, second)] == [(1, NOON - S, NOON)] * 2
+    assert len({one.name, first.name, second.name}) == 3
+    assert first.name.startswith(outbox.spool.identity.epoch[:12])
+    settle(outbox, first)
+    settle(outbox, second)
+    assert not outbox.has_open(standing(outbox))
+
+
+# -- stock -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_backlog_counts_what_was_frozen_what_waits_and_what_lies_beyond(outbox: Outbox) -> None:
+    """And when the oldest of them closed; what waits for a person is another number."""
+    for number in range(4):
+        append(outbox.spool, record(number), now=NOON + number * S)
+    assert outbox.backlog(standing(outbox)) == (4, NOON)
+    one, two = freeze(outbox, batches=2, max_batch=1)
+    assert outbox.backlog(standing(outbox)) == (4, NOON)
+    settle(outbox, one)
+    assert outbox.backlog(standing(outbox)) == (3, NOON + S)
+    settle(outbox, two, outcome="ambiguous")
+    assert outbox.backlog(standing(outbox)) == (2, NOON + 2 * S)
+    assert outbox.stuck(standing(outbox)) == {"ambiguous": 1}
+    outbox.retire(standing(outbox))
+    registered(outbox)
+    assert outbox.backlog(standing(outbox)) == (2, NOON + 2 * S)
+    settle(outbox, freeze(outbox)[0])
+    assert outbox.backlog(standing(outbox)) == (0, None)
+
+
+def test_remainders_are_exact_at_any_size(outbox: Outbox) -> None:
+    """Beyond 64 bits, signed, one per customer and dimension."""
+    one = standing(outbox)
+    outbox.leave(one, "acme", "memory", -(10**40), 10**30, NOON)
+    assert outbox.remainder(one, "acme", "memory") == (-(10**40), 10**30)
+    assert outbox.remainder(one, "acme", "cpu") == (0, 1)
+    assert outbox.remainder(registered(outbox, "other"), "acme", "memory") == (0, 1)
+
+
+def test_what_rounding_left_of_silent_customers_goes_to_the_rounding_account(outbox: Outbox) -> None:
+    """ACCOUNTING §7: it stays in the law's sum; those who used something since keep theirs."""
+    one = standing(outbox)
+    outbox.leave(one, "", "cpu", 1, 6, NOON)
+    outbox.leave(one, "silent", "cpu", 1, 4, NOON)
+    outbox.leave(one, "gone", "cpu", -1, 2, NOON)
+    outbox.leave(one, "busy", "cpu", 1, 3, NOON + 2 * S)
+    outbox.close_remainders(one, NOON + S)
+    value, grain = outbox.remainder(one, "", "cpu")
+    assert value * 12 == grain * (2 + 3 - 6)
+    assert [outbox.remainder(one, customer, "cpu") for customer in ("silent", "gone", "busy")] == [
+        (0, 1),
+        (0, 1),
+        (1, 3),
+    ]
 
 
 def test_late_usage_is_the_next_n_of_its_key(tmp_path: Path) -> None:
@@ -137,191 +490,3 @@ def test_late_usage_is_the_next_n_of_its_key(tmp_path: Path) -> None:
     ids = [json.loads(body)["id"] for (body,) in spool.db.execute("SELECT body FROM record")]
     assert len(set(ids)) == 4
     spool.close()
-
-
-def test_a_batch_is_limited_and_the_next_goes_on(tmp_path: Path) -> None:
-    """DESIGN §7: `max_batch`; files are named by first and last sequence."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    sink.max_batch = 2
-    append(spool, *minutes(range(5)))
-    drain(sink, outbox)
-    spans = [file.name.split("-")[2:] for file in sorted((tmp_path / "out-0").iterdir())]
-    assert [(int(a), int(b.removesuffix(".ndjson"))) for a, b in spans] == [(1, 2), (3, 4), (5, 5)]
-    spool.close()
-
-
-def test_names_of_two_epochs_never_meet(tmp_path: Path) -> None:
-    """ACCOUNTING §7: sequence numbers recur in another file; file names must not."""
-    first, second = (FileSink("x", "copy", tmp_path, epoch) for epoch in ("a" * 32, "b" * 32))
-    assert first.freeze(1, 2, [b"x"])[0] != second.freeze(1, 2, [b"x"])[0]
-
-
-def crash_before_prepare(sink: Ports, outbox: Outbox) -> None:
-    """The temporary file is there, the spool knows nothing of it."""
-    with pytest.raises(Killed):
-        drain_one(sink, outbox, die)
-
-
-def crash_before_rename(sink: Ports, outbox: Outbox) -> None:
-    """Prepared, invisible."""
-    sink.trouble = Killed()
-    with pytest.raises(Killed):
-        drain_one(sink, outbox, now)
-
-
-def crash_before_acknowledge(sink: Ports, outbox: Outbox) -> None:
-    """Visible, and the spool does not know."""
-    clock = iter([NOON])
-    with pytest.raises(StopIteration):
-        drain_one(sink, outbox, lambda: next(clock))
-
-
-CRASHES = [crash_before_prepare, crash_before_rename, crash_before_acknowledge]
-
-
-@pytest.mark.parametrize("shipper", [False, True])
-@pytest.mark.parametrize("crash", CRASHES)
-def test_a_crash_repeats_no_line_and_loses_none(
-    tmp_path: Path, crash: Callable[[Ports, Outbox], None], *, shipper: bool
-) -> None:
-    """ACCOUNTING §7: temp present = rename it; absent = done; also if a shipper took the file already."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, *minutes(range(3)))
-    crash(sink, outbox)
-    spool.close()
-    taken: list[bytes] = []
-    if shipper:
-        taken = lines(tmp_path)
-        for file in (tmp_path / "out-0").glob("*.ndjson"):
-            file.unlink()
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, *minutes(range(3, 5)))
-    drain(sink, outbox)
-    found = taken + lines(tmp_path)
-    assert [json.loads(line)["seq"] for line in found] == [1, 2, 3, 4, 5]
-    assert list((tmp_path / "out-0").glob(".*")) == []
-    assert outbox.prepared(sink.id) == []
-    spool.close()
-
-
-@pytest.mark.parametrize("crash", CRASHES)
-def test_a_crash_delivers_only_its_own_kinds_afterwards(tmp_path: Path, crash: Callable[[Ports, Outbox], None]) -> None:
-    """L7: what was finished after a restart is no different from what went at once."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "billing")
-    append(spool, record(0), record(1, "unattributed"), record(2))
-    crash(sink, outbox)
-    spool.close()
-    spool, outbox, (sink,) = opened_with(tmp_path, "billing")
-    drain(sink, outbox)
-    assert [json.loads(line)["seq"] for line in lines(tmp_path)] == [1, 3]
-    assert [seq for (seq,) in spool.db.execute("SELECT seq FROM delivered ORDER BY seq")] == [1, 3]
-    spool.close()
-
-
-def test_a_rename_that_failed_is_tried_again_as_it_was(tmp_path: Path) -> None:
-    """L3: a frozen submission does not grow, or its lines would be in two files after a restart."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, *minutes(range(3)))
-    sink.trouble = SinkError("read-only")
-    with pytest.raises(SinkError):
-        drain_one(sink, outbox, now)
-    append(spool, *minutes(range(3, 5)))
-    sink.trouble = None
-    drain(sink, outbox)
-    spool.close()
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    drain(sink, outbox)
-    assert [json.loads(line)["seq"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
-    spool.close()
-
-
-def test_a_directory_that_cannot_be_written_is_a_sink_error_naming_it(tmp_path: Path) -> None:
-    """L9: nothing is known to have left; the message has place and cure."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, record())
-    (tmp_path / "out-0").rmdir()
-    with pytest.raises(SinkError, match=r"sinks\[sink-0\]: .*out-0: No such file or directory. Free space"):
-        drain_one(sink, outbox, now)
-    (tmp_path / "out-0").mkdir()
-    assert drain(sink, outbox) == 1
-    spool.close()
-
-
-def test_the_digest_of_a_submission_is_that_of_its_bytes(tmp_path: Path) -> None:
-    """L12: what was sent can be shown."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, *minutes(range(3)))
-    drain(sink, outbox)
-    ((name, digest),) = list(spool.db.execute("SELECT name, digest FROM submission"))
-    assert hashlib.sha256((tmp_path / "out-0" / name).read_bytes()).digest() == digest
-    spool.close()
-
-
-def damage(spool: Spool, seq: int, body: bytes = b'{"kind":"usage","quantity":"999"}') -> None:
-    """Bits rot on the disk."""
-    spool.db.execute("UPDATE record SET body=? WHERE seq=?", (body, seq))
-
-
-@pytest.mark.parametrize("body", [b'{"id":"x"}', b"\xff\x00 no JSON", b""])
-def test_a_record_whose_bytes_fail_their_crc_is_quarantined_and_blocks_nothing(tmp_path: Path, body: bytes) -> None:
-    """L9: one poison record never blocks its batch; it is kept, once, with the reason."""
-    spool, outbox, sinks = opened_with(tmp_path, "copy", "copy")
-    append(spool, *minutes(range(3)))
-    damage(spool, 2, body)
-    for sink in sinks:
-        drain(sink, outbox)
-    assert [json.loads(line)["seq"] for line in lines(tmp_path)] == [1, 3]
-    kept = list(spool.db.execute("SELECT reason, body FROM quarantine"))
-    assert kept == [("record 2: CRC does not match its bytes", body)]
-    spool.close()
-
-
-@pytest.mark.parametrize("crash", [crash_before_rename, crash_before_acknowledge])
-def test_a_quarantined_record_does_not_stop_what_was_prepared_around_it(
-    tmp_path: Path, crash: Callable[[Ports, Outbox], None]
-) -> None:
-    """L9: after a restart too; what was not sent is not noted as delivered."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, *minutes(range(3)))
-    damage(spool, 2)
-    crash(sink, outbox)
-    spool.close()
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    drain(sink, outbox)
-    assert [json.loads(line)["seq"] for line in lines(tmp_path)] == [1, 3]
-    assert [seq for (seq,) in spool.db.execute("SELECT seq FROM delivered ORDER BY seq")] == [1, 3]
-    spool.close()
-
-
-def test_what_waits_for_a_person_is_not_sent(tmp_path: Path) -> None:
-    """DESIGN §6: the old backlog of a cloned spool is held."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, *minutes(range(4)))
-    spool.db.execute("INSERT INTO held VALUES(2, 3, 'cloned', 0)")
-    drain(sink, outbox)
-    assert [json.loads(line)["seq"] for line in lines(tmp_path)] == [1, 4]
-    spool.close()
-
-
-def test_a_held_backlog_is_not_noted_as_delivered_after_a_crash(tmp_path: Path) -> None:
-    """L12: what a person must still decide on has not been sent."""
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    append(spool, *minutes(range(4)))
-    spool.db.execute("INSERT INTO held VALUES(2, 3, 'cloned', 0)")
-    crash_before_acknowledge(sink, outbox)
-    spool.close()
-    spool, outbox, (sink,) = opened_with(tmp_path, "copy")
-    drain(sink, outbox)
-    assert [seq for (seq,) in spool.db.execute("SELECT seq FROM delivered ORDER BY seq")] == [1, 4]
-    spool.close()
-
-
-def test_the_same_submission_twice_is_harmless(tmp_path: Path) -> None:
-    """L9: delivering what was delivered says so again, and changes nothing."""
-    sink = FileSink("x", "copy", tmp_path, "e" * 32)
-    name, digest = sink.freeze(1, 1, [b"line"])
-    submission = Submission(1, "x", 1, 1, name, digest)
-    sink.deliver(submission)
-    (tmp_path / name).unlink()  # a shipper
-    sink.deliver(submission)
-    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,160 @@
+"""Which dimension goes to which sink, and how it is told: what must fit between meters, customers and sinks."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from urllib.parse import urlsplit
+
+from agent.config.document import Loc
+from agent.config.scalars import NS, written_duration
+from agent.config.sections import Config
+from agent.config.sinks import CloudEvents, DimensionAtSink, FileSink, Tls
+from agent.delivery.quantity import Measure, units
+from agent.delivery.rendering import Route
+from agent.model import Meter
+from agent.sinks.address import is_loopback
+
+Found = Iterator[tuple[Loc, str]]
+Line = Callable[[Loc], int]
+
+LEAST_BYTES = 4 << 10  # names and labels of one event, at their longest that is usual
+
+
+def route(config: Config, section: FileSink | CloudEvents, meters: Mapping[str, Meter]) -> Route:
+    """What one sink takes, and how it is told. `meters` by name."""
+    customers = {c.id: c.ids[section.id] for c in config.customers if section.id in c.ids}
+    orphans = unrouted(config) if section.id == _first_billing(config) else frozenset()
+    if isinstance(section, FileSink):
+        return Route(customers=customers, orphans=orphans)
+    bases = base_units(config, meters)
+    measures = None
+    if section.dimensions is not None:
+        measures = {name: _measure(name, told, bases.get(name, "")) for name, told in section.dimensions.items()}
+    return Route(measures, customers, section.timestamp, orphans)
+
+
+def _measure(name: str, told: DimensionAtSink, base: str) -> Measure:
+    unit = told.unit or base
+    per = units(base).get(unit, 1)
+    return Measure(told.id or name, unit, per, 0 if per == 1 else told.scale, told.rounding)
+
+
+def base_units(config: Config, meters: Mapping[str, Meter]) -> dict[str, str]:
+    """The base unit of each dimension that is configured."""
+    return {entry.name: meters[entry.meter].unit for entry in config.meters if entry.meter in meters}
+
+
+def unrouted(config: Config) -> frozenset[str]:
+    """Dimensions that no billing sink takes, where there is one at all: kept and counted."""
+    taken = [sink.takes for sink in config.sinks if sink.role == "billing"]
+    if not taken or None in taken:
+        return frozenset()
+    return frozenset(entry.name for entry in config.meters) - frozenset().union(*(t for t in taken if t is not None))
+
+
+def _first_billing(config: Config) -> str | None:
+    return next((sink.id for sink in config.sinks if sink.role == "billing"), None)
+
+
+def sinks(config: Config, line: Line) -> Found:
+    """What one sink can be wrong about by itself, or beside another."""
+    seen: dict[tuple[str, str], Loc] = {}
+    for index, sink in enumerate(config.sinks):
+        place = ("path", str(sink.path)) if isinstance(sink, FileSink) else ("url", sink.url)
+        for key, name in (("id", sink.id), place):
+            if (key, name) in seen:
+                already = f"{name} is already a sink's {key} on line {line(seen[key, name])}"
+                yield ("sinks", index, key), f"{already}. Give one of them another."
+            seen.setdefault((key, name), ("sinks", index, key))
+        if isinstance(sink, CloudEvents):
+            yield from _events(index, sink)
+    for index, sink in enumerate(config.sinks):
+        for earlier, other in enumerate(config.sinks[:index]):
+            if sink.role == other.role == "billing" and (both := _both(sink.takes, other.takes)) is not None:
+                second = f"a second billing sink beside {other.id} (line {line(('sinks', earlier))})"
+                yield ("sinks", index), f"{second}, and both would bill {both}. Say `role: copy` in one of them."
+
+
+def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> str | None:
+    """What two sinks both take, in words; None: nothing."""
+    if one is None or other is None:
+        common = other if one is None else one
+        return "every dimension" if common is None else ", ".join(sorted(common)) or None
+    return ", ".join(sorted(one & other)) or None
+
+
+def _events(index: int, sink: CloudEvents) -> Found:
+    at = ("sinks", index)
+    if sink.url.startswith("http://") and sink.token_file is not None and not is_loopback(sink.url):
+        yield (*at, "url"), "the token would be sent in the clear. Write https://, or leave token_file out."
+    if sink.url.startswith("http://") and sink.tls != Tls():
+        yield (*at, "tls"), "the url is http://, which knows no TLS. Write https:// there, or leave tls out."
+    if sink.tls.key_file is not None and sink.tls.cert_file is None:
+        yield (*at, "tls", "key_file"), "a key without its certificate. Add cert_file."
+    if sink.profile != "generic" and not urlsplit(sink.url).path.endswith("/events"):
+        yield (*at, "url"), "OpenMeter takes events at an address whose path ends in /events. Correct it."
+    if sink.timeout < NS["s"]:
+        yield (*at, "timeout"), f"{written_duration(sink.timeout)} is shorter than 1s. Write 1s or more."
+    if sink.max_bytes < LEAST_BYTES:
+        yield (*at, "max_bytes"), "smaller than one event may be. Write 4KiB or more."
+    if sink.role == "billing":
+        yield from _bills(index, sink)
+
+
+def _bills(index: int, sink: CloudEvents) -> Found:
+    at = ("sinks", index)
+    if sink.dedupe_horizon is None:
+        text = "not written, and a billing sink must say how long the receiver discards an id it has seen"
+        yield (*at, "dedupe_horizon"), f"{text}. Write 32d, or what it states; 0s if it takes everything again."
+    told = sink.dimensions
+    if sink.profile == "generic" and (told is None or any(d.aggregation is None for d in told.values())):
+        text = "records are deltas, and this receiver cannot be asked whether it adds them"
+        yield (*at, "dimensions"), f"{text}. Name the dimensions, each with `aggregation: sum`, if it does."
+    elif told is None:
+        text = "not written, and a billing sink is asked of each dimension whether it adds what it gets"
+        yield (*at, "dimensions"), f"{text}. Name them."
+
+
+def taken(config: Config, known_meters: Mapping[str, Sequence[Meter]]) -> Found:
+    """Dimensions that sinks name must exist, and units must fit."""
+    meters = {meter.name: meter for kind in known_meters.values() for meter in kind}
+    bases = base_units(config, meters)
+    for index, sink in enumerate(config.sinks):
+        for name, told in (sink.dimensions or {}).items() if isinstance(sink, CloudEvents) else ():
+            at = ("sinks", index, "dimensions", name)
+            if name not in (names := [entry.name for entry in config.meters]):
+                close = get_close_matches(name, names, n=1)
+                cure = f"Did you mean {close[0]}?" if close else "Add it to meters, or remove it here."
+                yield at, f"{name} is not a dimension of meters. {cure}"
+            elif name in bases:  # else its meter is unknown, which is told there
+                yield from _told(at, told, bases[name])
+
+
+def _told(at: Loc, told: DimensionAtSink, base: str) -> Found:
+    if told.unit is not None and told.unit not in units(base):
+        yield (*at, "unit"), f"{told.unit} cannot tell {base}. Write one of {', '.join(units(base))}."
+    elif told.unit in (None, base) and "scale" in told.model_fields_set:
+        yield (*at, "scale"), f"{base}, the base unit, has no decimals. Add a unit such as {list(units(base))[-1]}."
+
+
+def named(config: Config) -> Found:
+    """Sinks that customers have ids at must exist, and must be told of customers by them."""
+    sinks = {sink.id: sink for sink in config.sinks}
+    for index, customer in enumerate(config.customers):
+        for sink in customer.ids:
+            at = ("customers", index, "ids", sink)
+            if sink not in sinks:
+                known = f"Known: {', '.join(sinks)}" if sinks else "There is none"
+                yield at, f"{sink} is not a sink's id. {known}."
+            elif isinstance(sinks[sink], FileSink):
+                yield at, f"{sink} is a file sink, whose lines have the customer's own id. Remove this."
+
+
+def remembered(config: Config) -> Found:
+    """The ledger must outlive what it may still be asked about (DESIGN §6)."""
+    for index, sink in enumerate(config.sinks):
+        for key in ("dedupe_horizon", "max_age") if isinstance(sink, CloudEvents) else ():
+            needed = getattr(sink, key)
+            if needed is not None and needed > config.spool.retention:
+                kept = f"longer than spool.retention ({written_duration(config.spool.retention)}) keeps records"
+                cure = f"Write spool.retention: {written_duration(needed)} or more."
+                yield ("sinks", index, key), f"{kept}, and what was sent must be known as long. {cure}"

@@ -1,0 +1,57 @@
+"""Which sinks are run, and by which configuration: the one in force, or the last that the spool has of them.
+
+A sink that the configuration no longer names is owed what there was, and goes on until that is settled. One that now
+goes elsewhere first settles what was frozen for where it went before (ACCOUNTING §7).
+"""
+
+import os
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from agent import config
+from agent.config import CloudEvents, Config, FileSink
+from agent.delivery.rendering import Route
+from agent.model import Meter
+from agent.spool.outbox import Outbox
+
+MOVED = "it goes elsewhere now, and what was frozen for where it went before is unsettled; `sink ls` shows it"
+REMOVED = "it is no longer configured, and is owed records yet; put it back, or give them up: `sink discard`"
+
+
+class Outlet(Struct, frozen=True):
+    """One sink as it is to be run. `freezes`: False where only what is frozen already is to be delivered."""
+
+    section: FileSink | CloudEvents
+    route: Route
+    freezes: bool = True
+    alarm: str | None = None  # why it is not run as the configuration says, and what a person can do
+
+    @property
+    def close_after(self) -> int | None:
+        """Ns without usage, after which what rounding has left goes to the rounding account."""
+        return self.section.close_remainders_after if isinstance(self.section, CloudEvents) else None
+
+
+def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> dict[str, Outlet]:
+    """By id: every sink to be run. Registers those of `cfg`, retires the others. On the spool's thread."""
+    known = outbox.sinks()
+    found: dict[str, Outlet] = {}
+    for section in cfg.sinks:
+        before, written = known.get(section.id), cfg.written_sinks[section.id]
+        if before is not None and before.section != written and outbox.has_open(before):
+            kept = config.sink_of(before.section, os.environ)
+            if kept.destination != section.destination:
+                found[section.id] = Outlet(kept, config.route(cfg, kept, meters), freezes=False, alarm=MOVED)
+                continue
+        outbox.register(section.id, section.kind, section.role, written, since=section.since)
+        found[section.id] = Outlet(section, config.route(cfg, section, meters))
+    for sink in known.keys() - found.keys():
+        outbox.retire(known[sink])
+        standing = outbox.sinks()[sink]
+        if outbox.backlog(standing)[0] or outbox.stuck(standing):
+            kept = config.sink_of(standing.section, os.environ)
+            found[sink] = Outlet(kept, config.route(cfg, kept, meters), alarm=REMOVED)
+        else:
+            outbox.remove(standing)
+    return found

@@ -1,0 +1,90 @@
+"""What has surely not arrived: it is rendered anew, or never sent."""
+
+from fractions import Fraction
+
+import msgspec
+
+from agent.errors import AgentError
+from agent.record import UsageRecord
+from agent.spool.acts.choice import Choice, Done, done, leave_past, numbers, settle_empty, some, state_at
+from agent.spool.deliveries import DUE, Rounding
+from agent.spool.outbox import STUCK, Outbox, Standing
+
+REFUSED = ("rejected", "unrouted", "dropped", "conflict")  # the sink surely did not take these from us
+
+
+def requeue(outbox: Outbox, wanted: Choice, now: int) -> Done:
+    """Let what was refused be rendered again, by today's configuration."""
+    sink, seqs = some(outbox, wanted, REFUSED)
+    db = outbox.spool.db
+    for seq in seqs:
+        outcome, submission = _item(outbox, sink, seq)
+        if outcome not in REFUSED:
+            cure = "Use `spool resolve`." if outcome == "ambiguous" else "Only what a sink refused can be requeued."
+            raise AgentError(f"record {seq} is {state_at(outbox, sink, seq)} at {sink.id}. {cure}")
+        if outcome == "dropped" and submission is not None:
+            raise AgentError(f"record {seq} may have arrived at {sink.id} before it was dropped: it is not sent again.")
+        held = "SELECT reason FROM held WHERE ? BETWEEN first AND last"
+        for (reason,) in db.execute(held, (seq,)):
+            raise AgentError(f"record {seq} is held: {reason}. First: `metering-agent spool resolve {seq}`.")
+        _withdraw(outbox, sink, seq, now)
+    query = "UPDATE item SET outcome=NULL, at=NULL, why=NULL WHERE sink=? AND seq=?"
+    db.executemany(query, [(sink.number, seq) for seq in seqs])
+    return done(f"{numbers(seqs)} at {sink.id}", len(seqs))
+
+
+def drop(outbox: Outbox, wanted: Choice, now: int) -> Done:
+    """Never send these to this sink (again)."""
+    sink, seqs = some(outbox, wanted, STUCK)
+    for seq in seqs:
+        _drop(outbox, sink, seq, wanted.reason, now)
+    settle_empty(outbox, sink, now)
+    return done(f"{numbers(seqs)} at {sink.id}", len(seqs))
+
+
+def _drop(outbox: Outbox, sink: Standing, seq: int, reason: str, now: int) -> None:
+    state = state_at(outbox, sink, seq)
+    if state not in (*DUE, *STUCK):
+        raise AgentError(f"record {seq} is {state} at {sink.id}: there is nothing to drop.")
+    if state == "leaving" and not sink.paused:
+        raise AgentError(f"record {seq} may be on its way to {sink.id}. First: `metering-agent sink pause {sink.id}`.")
+    db = outbox.spool.db
+    query = (
+        "SELECT 1 FROM item AS i JOIN submission AS s ON s.id=i.submission WHERE i.sink=? AND seq=? AND tainted NOTNULL"
+    )
+    if state != "ambiguous" and not (state == "leaving" and db.execute(query, (sink.number, seq)).get):
+        _withdraw(outbox, sink, seq, now)
+    db.execute(
+        "INSERT INTO item(sink, seq, outcome, at, why) VALUES(?,?,'dropped',?,?) ON CONFLICT DO UPDATE"
+        " SET outcome=excluded.outcome, at=excluded.at, why=excluded.why",
+        (sink.number, seq, now, reason),
+    )
+
+
+def _withdraw(outbox: Outbox, sink: Standing, seq: int, now: int) -> None:
+    """Undo the rendering of what has surely not arrived, and leave its past behind."""
+    db = outbox.spool.db
+    query = "SELECT i.rounding, r.body FROM item AS i JOIN record AS r USING(seq) WHERE i.sink=? AND seq=?"
+    for rounding, body in list(db.execute(query, (sink.number, seq))):
+        if rounding is not None:
+            _give_back(outbox, sink, UsageRecord.parse(body), msgspec.json.decode(rounding, type=Rounding), now)
+    leave_past(outbox, sink, seq, now)
+    query = "UPDATE item SET submission=NULL, payload=NULL, rounding=NULL WHERE sink=? AND seq=?"
+    db.execute(query, (sink.number, seq))
+
+
+def _give_back(outbox: Outbox, sink: Standing, record: UsageRecord, rounded: Rounding, now: int) -> None:
+    """Σ submitted + Σ remainders = Σ usage stays true without this record (DESIGN §4).
+
+    quantity + before = value · per + after: the remainder grows by value · per − quantity, which is before − after.
+    """
+    account = (record.customer or "", record.dimension)
+    rest = Fraction(*outbox.remainder(sink, *account))
+    rest += Fraction(rounded.before.value, rounded.before.grain) - Fraction(rounded.after.value, rounded.after.grain)
+    outbox.leave(sink, *account, rest.numerator, rest.denominator, now)
+
+
+def _item(outbox: Outbox, sink: Standing, seq: int) -> tuple[str | None, int | None]:
+    """A record's outcome and submission at a sink."""
+    query = "SELECT outcome, submission FROM item WHERE sink=? AND seq=?"
+    return next(iter(outbox.spool.db.execute(query, (sink.number, seq))), (None, None))

@@ -1,0 +1,123 @@
+"""How a new epoch begins over what there is: what is still owed, what a person must look at, and since when usage is
+not recorded (DESIGN §6, ACCOUNTING §9).
+
+A file that another machine or a later epoch has sent from may owe nothing any more: all of it is *held*. A file that
+was only damaged still owes what it never tried to send. Either way, what may have left is ambiguous.
+"""
+
+import secrets
+from collections.abc import Mapping
+from fractions import Fraction
+
+import apsw
+import msgspec
+
+from agent.record import UsageRecord
+from agent.spool.identity import Identity
+from agent.spool.transaction import transaction
+from agent.usage import Cursor
+
+MEASURING = ("cursor", "listing", "resource")  # marks and open windows
+
+
+def begin(
+    db: apsw.Connection,
+    fingerprint: Mapping[str, str],
+    now: int,
+    reason: str | None,
+    *,
+    holds: bool = True,
+    measures_on: bool = False,
+) -> Identity:
+    """Give the spool a new identity. `reason`: why, over an old file; None: it is new. Raises SpoolError.
+
+    `holds`: what was not sent waits for a person. `measures_on`: marks and open windows are as the last commit left
+    them, so that nothing is missing; else measuring starts anew, and the time between becomes a gap record.
+    """
+    identity = Identity(secrets.token_hex(16), dict(fingerprint))
+    with transaction(db):
+        if reason is not None:
+            doubt(db, now, reason)
+            if holds:
+                _hold(db, now, reason)
+            db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,'agent','new epoch',?)", (now, reason))
+        if not measures_on:
+            _start_anew(db, reason)
+        db.execute("INSERT OR REPLACE INTO meta VALUES('identity',?)", (msgspec.json.encode(identity),))
+    return identity
+
+
+def doubt(db: apsw.Connection, now: int, why: str) -> None:
+    """Whatever may have left and has no answer is ambiguous: the new epoch cannot go on with it as the old one would."""
+    open_ = list(db.execute("SELECT id, sink, first, last FROM submission WHERE settled IS NULL AND tainted NOT NULL"))
+    why = f"an attempt may have arrived: {why}"
+    db.executemany(
+        "UPDATE item SET outcome='ambiguous', at=?, why=? WHERE sink=? AND seq BETWEEN ? AND ? AND submission=?"
+        " AND outcome IS NULL",
+        [(now, why, sink, first, last, number) for number, sink, first, last in open_],
+    )
+    db.executemany("UPDATE submission SET settled=? WHERE id=?", [(now, number) for number, *_ in open_])
+
+
+def _hold(db: apsw.Connection, now: int, reason: str) -> None:
+    """Nothing of it is sent before a person says so: not what was frozen, nor what waited, nor what was never seen."""
+    last = db.execute("SELECT max(seq) FROM record").get
+    if last is None:
+        return
+    db.execute("INSERT INTO held VALUES(1,?,?,?)", (last, reason, now))
+    give_back(db, "outcome IS NULL", now)
+    db.execute("DELETE FROM item WHERE outcome IS NULL")
+    db.execute("UPDATE submission SET settled=? WHERE settled IS NULL", (now,))
+    db.execute("UPDATE sink SET position=max(position, ?)", (last,))
+
+
+def give_back(db: apsw.Connection, which: str, now: int) -> None:
+    """Undo the rounding of items that will be rendered anew: Σ submitted + Σ remainders = Σ usage (ACCOUNTING §7)."""
+    query = f"SELECT sink, i.rounding, r.body FROM item AS i JOIN record AS r USING(seq) WHERE {which} AND rounding NOT NULL"  # noqa: S608, E501
+    returned: dict[tuple[int, str, str], Fraction] = {}
+    for sink, rounding, body in db.execute(query):
+        record, moved = UsageRecord.parse(body), msgspec.json.decode(rounding)
+        key = (sink, record.customer or "", record.dimension)
+        carried = [Fraction(moved[name]["value"], moved[name]["grain"]) for name in ("before", "after")]
+        returned[key] = returned.get(key, Fraction()) + carried[0] - carried[1]
+    for key, back in returned.items():
+        where = "FROM remainder WHERE sink=? AND customer=? AND dimension=?"
+        kept: tuple[str, str] = next(iter(db.execute(f"SELECT value, grain {where}", key)), ("0", "1"))
+        now_left = Fraction(int(kept[0]), int(kept[1])) + back
+        row = (*key, str(now_left.numerator), str(now_left.denominator), now)
+        db.execute("INSERT OR REPLACE INTO remainder VALUES(?,?,?,?,?,?)", row)
+
+
+def _start_anew(db: apsw.Connection, reason: str | None) -> None:
+    """No mark and no open window survives; what they held is inside the gap."""
+    since = unrecorded_since(db)
+    pending = db.execute("SELECT value FROM meta WHERE name='epoch_gap' AND value<>x''").get
+    if reason is not None and since is not None:
+        if pending is not None:  # of an epoch that never came to a sweep
+            since = min(since, msgspec.json.decode(pending, type=tuple[int, str])[0])
+        gap = msgspec.json.encode((since, reason))  # becomes a gap record with the first sweep
+        db.execute("INSERT OR REPLACE INTO meta VALUES('epoch_gap',?)", (gap,))
+    for table in MEASURING:
+        db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
+    db.execute("DELETE FROM meta WHERE name IN ('segments', 'closings')")
+
+
+def unrecorded_since(db: apsw.Connection) -> int | None:
+    """The start of the oldest window that may be open, ns of billing time; None if nothing says."""
+    meta = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('closings', 'segments')"))
+    closings = msgspec.json.decode(meta.get("closings", b"{}"), type=dict[str, int])
+    segments = msgspec.json.decode(meta.get("segments", b"{}"), type=dict[str, list[tuple[int, int]]])
+    open_ = [_window(mark, segments.get(meter, [])) for meter, mark in closings.items()]
+    if open_:
+        return min(open_)
+    cursors = [msgspec.json.decode(body, type=Cursor).at for (body,) in db.execute("SELECT body FROM cursor")]
+    if cursors:
+        return max(cursors)
+    newest = db.execute("SELECT max(start) FROM record").get
+    return newest if isinstance(newest, int) else None
+
+
+def _window(mark: int, segments: list[tuple[int, int]]) -> int:
+    """The start of the window that holds `mark`, clipped to its segment."""
+    begins, window = max((s for s in segments if s[0] <= mark), default=(0, 1))
+    return max(mark - mark % window, begins)

@@ -1,0 +1,254 @@
+"""A billing system in memory that does its worst, the side of an agent that delivers to it, and time that is free."""
+
+import asyncio
+import json
+import selectors
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeVar
+
+from agent.delivery.drain import Drain
+from agent.delivery.rendering import Route
+from agent.record import UsageRecord
+from agent.sinks import Answer, Entry, Finding, Outcome, Terms
+from agent.spool import Spool
+from agent.spool.outbox import Item, Outbox, Submission
+from tests.spool.ledger import NOON, append, opened
+
+T = TypeVar("T")
+HOUR = 3600.0
+PER = {"one": 1, "seven": 7, "minute": 60, "hour": 3600}  # base units in each unit that is told
+LOST = Answer(outcome="ambiguous", why="no answer")
+PLAIN: Mapping[str, tuple[int, Answer]] = {  # how many halves of what was sent are billed, and what is answered
+    "lose": (2, LOST),
+    "vanish": (0, LOST),
+    "half": (1, LOST),
+    "unreached": (0, Answer(outcome="retry", why="no connection", left=False)),
+    "busy": (0, Answer(outcome="retry", why="429", definite=True, after=30 * 10**9)),
+    "503 before": (0, Answer(outcome="retry", why="503")),
+    "503 after": (2, Answer(outcome="retry", why="503")),
+}
+FATES = (
+    *PLAIN,
+    *("", "half told", "413", "late", "late and lost", "claims", "sours"),
+    *("agent dies before", "agent dies after", "agent stops"),
+)
+Sayings = Mapping[int, tuple[Outcome, str]]
+
+
+class _Instant(selectors.DefaultSelector):
+    """Instead of waiting, time passes."""
+
+    seconds = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "nothing would ever happen again"
+        self.seconds += timeout
+        return super().select(0)
+
+
+class Timeless(asyncio.SelectorEventLoop):
+    """A loop in which an hour's sleep is over at once."""
+
+    def __init__(self) -> None:
+        self._instant = _Instant()
+        super().__init__(self._instant)
+
+    def time(self) -> float:
+        return self._instant.seconds
+
+
+class Billing:
+    """What the other end holds, and what it does to each submission in turn. It outlives the agent's deaths."""
+
+    def __init__(
+        self,
+        fates: Iterable[str] = (),
+        *,
+        horizon: float | None = None,
+        tells: bool = False,
+        each: bool = True,
+        poison: Sequence[int] = (),
+    ) -> None:
+        """`fates`: of the attempts, in order; then it behaves. `horizon`: seconds that it knows an id.
+
+        `tells`: whether it names a duplicate. `each`: whether it answers for each record. `poison`: numbers of records
+        that it refuses.
+        """
+        self._fates, self.horizon, self._tells, self._each = iter(fates), horizon, tells, each
+        self.poison = set(poison)
+        self.taken: list[dict[str, str]] = []
+        self.known: dict[str, float] = {}
+        self.first_bytes: dict[int, bytes] = {}
+        self.changed: list[int] = []  # records that did not leave with the same bytes each time
+        self.seconds = 0.0  # from the start to the last attempt
+        self.end = asyncio.Event()  # the agent is to die, or to stop
+        self.how = ""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each id is billed."""
+        return Counter(event["id"] for event in self.taken)
+
+    def totals(self) -> dict[tuple[str, str], Fraction]:
+        """In base units by customer and dimension, whatever they were called when they were told."""
+        sums: dict[tuple[str, str], Fraction] = {}
+        for event in self.taken:
+            key = event["customer"].partition("@")[0], event["dimension"].partition("@")[0]
+            sums[key] = sums.get(key, Fraction(0)) + base(event)
+        return sums
+
+    async def receive(self, submission: Submission) -> Answer:
+        """One submission meets its fate."""
+        self.seconds = asyncio.get_running_loop().time()
+        for item in submission.items:
+            if self.first_bytes.setdefault(item.seq, item.payload) != item.payload:
+                self.changed.append(item.seq)
+        items = submission.items
+        fate = next(self._fates, "")
+        if fate in PLAIN:
+            halves, answer = PLAIN[fate]
+            self._take(items[: halves * len(items) // 2])
+            return answer
+        if fate == "half told" and self._each:
+            return Answer(outcome="retry", why="207", items=self._take(items[: len(items) // 2]))
+        if fate == "413" and len(items) > 1:
+            return Answer(outcome="split", why="413", definite=True)
+        if fate == "claims" and submission.tainted is None:
+            return Answer(outcome="duplicate", why="an event with this id exists")
+        if fate in ("late", "late and lost"):
+            await asyncio.sleep(2 * HOUR)
+        if fate in ("late and lost", "sours", "agent dies after"):
+            self._take(items)
+        if fate == "sours":  # what it took it would refuse by now
+            self.poison.add(items[0].seq)
+        if fate.startswith("agent"):
+            await self.strike(fate)
+        return LOST if fate in ("late and lost", "sours") else self._behave(items)
+
+    def _behave(self, items: Sequence[Item]) -> Answer:
+        """Answer for each; or, like OpenMeter, stop at the first that is refused, with what stands before it taken."""
+        if self._each:
+            return Answer(outcome="delivered", why="ok", items=self._take(items))
+        bad = next((n for n, item in enumerate(items) if item.seq in self.poison), None)
+        self._take(items[:bad])
+        return Answer(outcome="delivered", why="ok") if bad is None else Answer(outcome="split", why="400: refused")
+
+    def _take(self, items: Sequence[Item]) -> Sayings:
+        """Bill what is not refused and not known; what is said of each."""
+        said: dict[int, tuple[Outcome, str]] = {}
+        now = asyncio.get_running_loop().time()
+        for item in items:
+            event = json.loads(item.payload)
+            known = self.known.get(event["id"])
+            if item.seq in self.poison:
+                said[item.seq] = "rejected", "400: refused"
+            elif known is not None and (self.horizon is None or now - known < self.horizon):
+                said[item.seq] = ("duplicate" if self._tells else "delivered"), "known"
+            else:
+                self.known[event["id"]] = now
+                self.taken.append(event)
+                said[item.seq] = "delivered", "ok"
+        return said
+
+    async def strike(self, how: str) -> None:
+        """The agent ends: it stops in good order, or nothing it awaits comes back."""
+        self.how = how
+        self.end.set()
+        if how != "agent stops":
+            await asyncio.Event().wait()
+
+
+class BillingSink:
+    """How the agent sees it."""
+
+    id, kind, role = "billing", "fake", "billing"
+
+    def __init__(self, billing: Billing, terms: Terms) -> None:
+        self._billing, self.terms = billing, terms
+
+    def render(self, entry: Entry) -> bytes:
+        event = {"id": entry.id, "customer": entry.customer, "dimension": entry.dimension}
+        return json.dumps(event | {"value": entry.value, "unit": entry.unit, "at": f"{entry.at}"}).encode()
+
+    async def stage(self, submission: Submission) -> None:
+        raise NotImplementedError
+
+    async def send(self, submission: Submission) -> Answer:
+        return await self._billing.receive(submission)
+
+    async def ask(self) -> list[Finding]:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+class Life:
+    """An agent's delivering side, from one start to its end. `turns` says of each whether it dies, before or after."""
+
+    def __init__(self, path: Path, billing: Billing, terms: Terms, route: Route, turns: Iterator[str]) -> None:
+        self._billing, self._turns = billing, turns
+        billing.end.clear()
+        self.spool: Spool = opened(path)
+        self.spool.db.pragma("synchronous", 0)  # only processes die here; power is another test's matter
+        self.outbox = Outbox(self.spool)
+        self.standing = self.outbox.register(BillingSink.id, "fake", "billing", b"{}", since=0)
+        self.drain = Drain(
+            BillingSink(billing, terms),
+            route,
+            self.outbox,
+            self._on_thread,
+            billing=now,
+            monotonic=now,
+            chance=lambda: 0.5,
+            told=lambda _sink, _turn: None,
+        )
+
+    def append(self, records: Sequence[UsageRecord]) -> None:
+        """More usage has closed."""
+        append(self.spool, *records, now=now())
+
+    async def to_its_end(self) -> bool:
+        """Deliver until everything is settled (True), or until the agent dies or stops (False); the spool is closed."""
+        running = asyncio.create_task(self.drain.run())
+        ended = asyncio.create_task(self._billing.end.wait())
+        while self._owed() and not ended.done():
+            await asyncio.wait({running, ended}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            if running.done() and not ended.done():
+                running.result()
+        alive = not ended.done()
+        if alive or self._billing.how == "agent stops":
+            self.drain.finish()
+            await asyncio.wait({running}, timeout=20)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if self._billing.how == "agent stops":
+            self._turns = iter(())
+            await self.drain.hold_back()
+        return alive and not self._owed()
+
+    def _owed(self) -> bool:
+        return self.outbox.has_open(self.standing) or self.outbox.more(self.standing)
+
+    async def _on_thread(self, act: Callable[..., T], *args: object) -> T:
+        fate = next(self._turns, "")
+        if fate == "dies before":
+            await self._billing.strike(fate)
+        result = act(*args)
+        if fate == "dies after":
+            await self._billing.strike(fate)
+        return result
+
+
+def now() -> int:
+    """Billing time, ns."""
+    return NOON + int(asyncio.get_running_loop().time() * 1e9)
+
+
+def base(event: Mapping[str, str]) -> Fraction:
+    """What an event's value is in base units."""
+    return Fraction(event["value"]) * PER[event["unit"]]
