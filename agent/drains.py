@@ -19,6 +19,7 @@ from agent.sweeps import OnThread, either
 from agent.telemetry import SpoolLevels
 
 CHANGE_SECONDS = 5.0  # how long a reload waits for what is under way at a sink that changes
+LANDING = 0.25  # of the time to finish: nothing more is taken, and what is under way may end
 
 
 class Drains:
@@ -78,7 +79,12 @@ class Drains:
 
     async def finish(self, seconds: float) -> None:
         """Deliver what can be within so many seconds, then stop."""
-        await self._stop(list(self._running), seconds)
+        drains = [(drain, task) for _, drain, task in self._running.values()]
+        for drain, _ in drains:
+            drain.finish()
+        if drains:
+            await asyncio.wait([task for _, task in drains], timeout=seconds * (1 - LANDING))
+        await self._stop(list(self._running), seconds * LANDING)
 
     async def abandon(self) -> None:
         """Stop at once; what is under way may have left."""
@@ -93,7 +99,7 @@ class Drains:
     async def _stop(self, sinks: Iterable[str], seconds: float) -> None:
         stopping = [self._running.pop(sink) for sink in sinks if sink in self._running]
         for _, drain, _ in stopping:
-            drain.finish()
+            drain.finish(taking=False)
         if stopping:
             await asyncio.wait([task for *_, task in stopping], timeout=seconds)
         for _, drain, task in stopping:

@@ -47,7 +47,7 @@ def build_sink(section: FileSink | CloudEvents, dated: Callable[[int], None] | N
             rate=section.rate,
             max_age=section.max_age,
             dedupe_horizon=section.dedupe_horizon,
-            negative=section.negative,
+            negative=section.negative or section.role == "copy",
             unvouched=section.unvouched,
             dated=dated,
         )

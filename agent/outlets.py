@@ -47,11 +47,13 @@ def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> dict[st
         outbox.register(section.id, section.kind, section.role, written, since=section.since)
         found[section.id] = Outlet(section, config.route(cfg, section, meters))
     for sink in known.keys() - found.keys():
-        outbox.retire(known[sink])
+        with outbox.transaction():
+            outbox.retire(known[sink])
         standing = outbox.sinks()[sink]
         if outbox.backlog(standing)[0] or outbox.stuck(standing):
             kept = config.sink_of(standing.section, os.environ)
             found[sink] = Outlet(kept, config.route(cfg, kept, meters), alarm=REMOVED)
         else:
-            outbox.remove(standing)
+            with outbox.transaction():
+                outbox.remove(standing)
     return found

@@ -8,10 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
-from bench import machine, memory, spool, sweep
+from bench import delivery, machine, memory, spool, sweep
 from bench.scale import TINY, Scale
 
-BENCHES: Mapping[str, Callable[[Scale, Path], None]] = {"sweep": sweep.run, "spool": spool.run, "memory": memory.run}
+BENCHES: Mapping[str, Callable[[Scale, Path], None]] = {
+    "sweep": sweep.run,
+    "spool": spool.run,
+    "delivery": delivery.run,
+    "memory": memory.run,
+}
 
 
 def main() -> int:

@@ -6,10 +6,14 @@ the file sink. What costs CPU is summed and divided by the real time that it sta
 with warm caches; so the agent itself then meters the same groups in real time, timers and cold caches included.
 """
 
+import asyncio
+import random
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -19,10 +23,15 @@ from bench.process import alive, cpu_ns, started, status
 from bench.scale import Scale
 from bench.table import count, mib, ms, percentile, show
 
+if TYPE_CHECKING:
+    from agent.sinks import Sink
+    from agent.spool.outbox import Outbox
+
 SECONDS = 15  # between two sweeps
 SWEEPS = 20  # in a window of 5 min
 SETTLED = 3  # sweeps before anything is measured: the first ones open every window
 S = 1_000_000_000
+T = TypeVar("T")
 BUDGETS = {250: ("≤ 0.2 %", "≤ 60 MiB"), 500: ("≤ 0.4 %", "≤ 80 MiB")}
 
 
@@ -97,8 +106,7 @@ sinks:
 
 def measure(work: Work) -> Swept:
     """Meter the groups for `windows` windows."""
-    from agent import config, daemon
-    from agent.delivery.drain import drain_one
+    from agent import config, kinds
     from agent.metering import Metering
     from agent.sources import kernel
     from agent.sources.cgroups import METERS, CgroupSource
@@ -106,12 +114,12 @@ def measure(work: Work) -> Swept:
     from agent.spool.outbox import Outbox
 
     clock, directory = Clock(), Path(work.data)
-    cfg = config.parse(configuration(work), "bench", daemon.KINDS, {})
+    cfg = config.parse(configuration(work), "bench", kinds.KINDS, {})
     spool = Spool.open(directory / "data", run_dir=directory / "run", fingerprint={}, now=clock.now()[0])
-    outbox, sink = Outbox(spool), daemon.build_sink(cfg.sinks[0], spool.identity.epoch)
-    outbox.register(sink.id, sink.kind, sink.role, since=None)
+    outbox, sink, loop = Outbox(spool), kinds.build_sink(cfg.sinks[0]), asyncio.Runner()
+    outbox.register(sink.id, sink.kind, sink.role, b"{}", since=None)
     metering = Metering(
-        spool, daemon.plan_of(cfg), directory / "run", now=clock.now, synchronised=lambda: True, boot=kernel.boot_id()
+        spool, kinds.plan_of(cfg), directory / "run", now=clock.now, synchronised=lambda: True, boot=kernel.boot_id()
     )
     wanted = frozenset(meter.name for meter in METERS)
     source = CgroupSource("cgroups", "/", [f"{work.anchor}/*"], [work.anchor], clock=clock.boottime, wanted=wanted)
@@ -136,8 +144,7 @@ def measure(work: Work) -> Swept:
         out.overruns += sum(balance.overrun != 0 for balance in swept.commit.balances)
         out.records += len(swept.commit.closed)
         cpu, began = time.process_time(), time.perf_counter()
-        while drain_one(sink, outbox, lambda: clock.now()[0]) is not None:
-            pass
+        loop.run(_deliver(sink, outbox, clock))
         if swept.commit.closed:
             out.drains.append(time.perf_counter() - began)
         out.cpu_drains += time.process_time() - cpu
@@ -145,9 +152,32 @@ def measure(work: Work) -> Swept:
     out.resident = out.resident or status("VmRSS")
     out.most = status("VmHWM")
     out.synchronous = f"{spool.db.pragma('journal_mode')}, synchronous={spool.db.pragma('synchronous')}"
+    loop.close()
     source.close()
     spool.close()
     return out
+
+
+async def _deliver(sink: "Sink", outbox: "Outbox", clock: Clock) -> None:
+    """All that the sink is owed now."""
+    from agent.delivery.drain import Drain
+    from agent.delivery.rendering import Route
+
+    async def at_once(act: Callable[..., T], *args: object) -> T:
+        return act(*args)
+
+    drain = Drain(
+        sink,
+        Route(),
+        outbox,
+        at_once,
+        billing=lambda: clock.now()[0],
+        monotonic=time.monotonic_ns,
+        chance=random.random,
+        told=lambda *_: None,
+    )
+    drain.finish()
+    await drain.run()
 
 
 def watch(work: Work, seconds: int) -> tuple[float, int]:

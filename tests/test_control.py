@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,17 +14,22 @@ from agent import control, systemd
 from agent.errors import AgentError, CannotStartError, SpoolError
 
 
-async def four() -> object:
+async def four(who: str, arguments: Mapping[str, object]) -> object:
     """An answer."""
     return {"value": 4}
 
 
-async def refuse() -> object:
+async def echo(who: str, arguments: Mapping[str, object]) -> object:
+    """Who asks, and with what."""
+    return [who, arguments]
+
+
+async def refuse(who: str, arguments: Mapping[str, object]) -> object:
     """An answer that fails."""
     raise SpoolError("the disk fails")
 
 
-ANSWERS: Mapping[str, Callable[[], Awaitable[object]]] = {"four": four, "refuse": refuse}
+ANSWERS: Mapping[str, control.Answer] = {"echo": echo, "four": four, "refuse": refuse}
 
 
 def asked(directory: Path, question: Callable[[Path], object]) -> object:
@@ -58,6 +63,12 @@ def test_a_question_is_answered(tmp_path: Path) -> None:
     assert asked(tmp_path, lambda d: control.ask(d, "four")) == {"value": 4}
 
 
+def test_a_question_carries_its_arguments(tmp_path: Path) -> None:
+    """And the kernel says who asks: what the request says of that is an argument like any other."""
+    said = asked(tmp_path, lambda d: control.ask(d, "echo", record="7", who="root"))
+    assert said == [f"uid {os.getuid()}", {"record": "7", "who": "root"}]
+
+
 def test_an_error_is_raised_at_the_client_as_it_was_said(tmp_path: Path) -> None:
     """The person at the CLI reads what the daemon knows."""
     with pytest.raises(AgentError, match="the disk fails"):
@@ -66,7 +77,7 @@ def test_an_error_is_raised_at_the_client_as_it_was_said(tmp_path: Path) -> None
 
 def test_an_unknown_question_names_the_known_ones(tmp_path: Path) -> None:
     """A CLI of another release."""
-    with pytest.raises(AgentError, match="Known: four, refuse"):
+    with pytest.raises(AgentError, match="Known: echo, four, refuse"):
         asked(tmp_path, lambda d: control.ask(d, "five"))
 
 

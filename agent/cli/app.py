@@ -125,6 +125,44 @@ def clock_accept(config: ConfigPath = DEFAULT_CONFIG, data_dir: DataDir = None) 
 
 
 @app.command()
+def doctor(config: ConfigPath = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Look whether this machine, the spool and the sinks are ready, and name the cure where not. Sends no usage.
+
+    Exit code 0: all that is required holds. 1: something does not, or could not be seen. 2: a bad configuration.
+    """
+    from agent.cli import check as checking
+    from agent.cli import doctor as examining
+    from agent.cli import show
+    from agent.kinds import build_sink
+
+    checks = examining.diagnose(checking.load(config), config, build_sink)
+    show.json(examining.plain(checks)) if json else examining.tell(checks)
+    raise typer.Exit(0 if examining.sound(checks) else 1)
+
+
+@app.command()
+def top(
+    once: Annotated[
+        bool, typer.Option("--once", help="Show it once and end, as it is done without a terminal.")
+    ] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Watch who uses how much, today and each second, and how delivery fares. From the spool; q leaves."""
+    from agent.cli import show
+    from agent.cli import top as watching
+
+    directory, tally = directory_of(config, data_dir), watching.Tally()
+    if json:
+        show.json(watching.look(directory, tally))
+    elif once or not sys.stdout.isatty():
+        watching.once(watching.look(directory, tally))
+    else:
+        watching.live(lambda: watching.look(directory, tally))
+
+
+@app.command()
 def meters(json: Json = False) -> None:
     """List what can be measured: base unit, formula, and whether a parent's counter proves the sum."""
     from agent.cli import catalogue, show, tables

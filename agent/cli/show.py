@@ -19,7 +19,7 @@ _NATURAL = {
 _TIMES = {"start", "end", "closed", "at", "ended", "tainted", "due", "oldest", "spans"}
 _AMOUNTS = {
     *("quantity", "first", "last", "moved", "inner", "in_flight", "booked", "overrun", "total", "bound"),
-    *("per", "value", "grain"),
+    *("per", "value", "grain", "rate"),
 }
 
 

@@ -9,7 +9,7 @@ from agent.cli.explain import Customer, Explained, OfResource, Part, Told
 from agent.cli.show import amount, bearer, group, moment, natural, seconds, span
 from agent.kinds import METERS
 from agent.record import UsageRecord, with_seq
-from agent.spool.deliveries import Delivery, Rounding
+from agent.spool.deliveries import Carried, Delivery, Rounding
 from agent.spool.ledger import Entry
 from agent.spool.outbox import BILLED
 
@@ -150,11 +150,16 @@ def sent(deliveries: Sequence[Delivery], entry: Entry) -> Iterator[str]:
 def _rounded(r: Rounding, record_: UsageRecord) -> str:
     """`5 core-second: 5,035 ns + 0 ns carried in = 5 core-second · 1,000 ns + 35 ns carried on`."""
     unit = record_.base_unit
-    before, after = (f"{Fraction(c.value, c.grain):,} {unit}" for c in (r.before, r.after))
+    before, after = (f"{_exactly(c)} {unit}" for c in (r.before, r.after))
     quantity = amount(record_.quantity, unit)
     return (
         f"{r.value} {r.unit}: {quantity} + {before} carried in = {r.value} · {amount(r.per, unit)} + {after} carried on"
     )
+
+
+def _exactly(carried: Carried) -> str:
+    rest = Fraction(carried.value, carried.grain)
+    return f"{rest.numerator:,}" + ("" if rest.denominator == 1 else f"/{rest.denominator}")
 
 
 def _became(delivery: Delivery, entry: Entry) -> str:

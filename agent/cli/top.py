@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -19,6 +20,9 @@ from agent.spool import glance
 from agent.spool.glance import Outflow, Used
 from agent.spool.ledger import Ledger, opened
 
+if TYPE_CHECKING:
+    from rich.console import Group
+
 HOUR = 3_600 * NS_PER_S  # no window is longer
 DAY = 24 * HOUR
 REFRESH_SECONDS = 2.0
@@ -28,25 +32,25 @@ LEAST = 1_000  # records that a first look reads in any case, for the rates just
 
 
 class Line(Struct, frozen=True):
-    """One customer and dimension: base units in each second of the last windows, rounded down, and today's total."""
+    """One customer and dimension, in base units. `rate`: in each second of the last windows, rounded down."""
 
     customer: str
     dimension: str
     base_unit: str
-    quantity: int
-    total: int
+    rate: int
+    total: int  # today
 
 
 class Frame(Struct, frozen=True):
-    """What there is to see at one instant. Ages in seconds; `since`: the first window that `total` counts."""
+    """What there is to see at one instant. `start`: of the first window in `total`; `end`: of the last that closed."""
 
     at: int
     agent: int | None  # pid; None: no agent runs, 0: one does, elsewhere
     sweeps: dict[str, str]  # by source, how long ago
     size: int
     free: int
-    until: int | None  # the end of the last closed window
-    since: int
+    start: int
+    end: int | None
     lines: tuple[Line, ...]
     sinks: tuple[Outflow, ...]
 
@@ -127,8 +131,8 @@ def frame(directory: Path, tally: Tally, now: int, boottime: int, boot: str) -> 
         sweeps=sweeps,
         size=size,
         free=free,
-        until=tally.until,
-        since=tally.since,
+        start=tally.since,
+        end=tally.until,
         lines=tuple(tally.lines()),
         sinks=sinks,
     )
@@ -157,7 +161,7 @@ def head(seen: Frame) -> list[str]:
     """The agent and its spool, in words."""
     running = {None: "no agent runs", 0: "an agent runs"}.get(seen.agent, f"agent {seen.agent} runs")
     sweeps = ", ".join(f"{source} {ago}" for source, ago in seen.sweeps.items()) or "none"
-    windows = f"windows until {moment(seen.until)}" if seen.until is not None else "no window closed yet"
+    windows = f"windows until {moment(seen.end)}" if seen.end is not None else "no window closed yet"
     spool = f"spool {_mebibytes(seen.size)}, disk free {_mebibytes(seen.free)}"
     return [f"{moment(seen.at // NS_PER_S * NS_PER_S)}  {running}; last sweep: {sweeps}; {windows}; {spool}"]
 
@@ -183,7 +187,7 @@ def usage(seen: Frame) -> list[list[str]]:
     """The cells of the table of customers."""
     rows = []
     for line in seen.lines:
-        rate, unit = natural(line.quantity, line.base_unit).split(" ", 1)
+        rate, unit = natural(line.rate, line.base_unit).split(" ", 1)
         total, _ = natural(line.total, line.base_unit).split(" ", 1)
         whole, _, fraction = rate.partition(".")
         rows.append([line.customer, line.dimension, f"{whole}.{fraction[:3]}" if fraction else whole, total, unit])
@@ -215,7 +219,7 @@ def live(take: Callable[[], Frame]) -> None:
         return
 
 
-def _drawn(seen: Frame) -> object:
+def _drawn(seen: Frame) -> "Group":
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -237,14 +241,14 @@ def _drawn(seen: Frame) -> object:
 def _footnote(seen: Frame) -> list[str]:
     if not seen.lines:
         return ["Nothing was recorded today."]
-    return [f"Today's totals begin at {moment(seen.since)}: more than {READ:,} records."] if seen.since % DAY else []
+    return [f"Today's totals begin at {moment(seen.start)}: more than {READ:,} records."] if seen.start % DAY else []
 
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], bytes]]:
     """Waits so many seconds for a key. The terminal is as it was afterwards."""
     if not sys.stdin.isatty():
-        yield lambda seconds: (time.sleep(seconds), b"")[1]
+        yield _no_key
         return
     import termios
     import tty
@@ -256,6 +260,11 @@ def _keys() -> Iterator[Callable[[float], bytes]]:
         yield lambda seconds: os.read(terminal, 1) if select.select([terminal], [], [], seconds)[0] else b""
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _no_key(seconds: float) -> bytes:
+    time.sleep(seconds)
+    return b""
 
 
 def _counts(found: dict[str, int]) -> str:

@@ -92,16 +92,16 @@ class Drain:
         self._ready: deque[Submission] = deque()
         self._flying: dict[int, asyncio.Task[None]] = {}
         self._turning: asyncio.Task[Turn] | None = None
-        self._closing = False
+        self._closing, self._taking = False, True
         self._broken: Exception | None = None
 
     def stir(self) -> None:
         """There may be something to send."""
         self._stir.set()
 
-    def finish(self) -> None:
-        """Let `run` return when nothing more can be sent at once."""
-        self._closing = True
+    def finish(self, *, taking: bool = True) -> None:
+        """Let `run` return when nothing more can be sent at once; not `taking`: when what is under way has ended."""
+        self._closing, self._taking = True, taking
         self.stir()
 
     async def run(self) -> None:
@@ -151,7 +151,7 @@ class Drain:
 
     def _room(self) -> int:
         """How many submissions may be taken from the spool now."""
-        if self._monotonic() < self._pace.opens_at:
+        if not self._taking or self._monotonic() < self._pace.opens_at:
             return 0
         most = 1 if self._pace.tripped else AHEAD * self.sink.terms.concurrency
         return max(0, most - len(self._flying) - len(self._ready))
@@ -232,10 +232,11 @@ class Drain:
 
     def _launch(self) -> None:
         """Begin as many attempts as may be under way."""
-        while self._ready and self._pace.room(self._monotonic(), len(self._flying)):
+        while self._taking and self._ready and self._pace.room(self._monotonic(), len(self._flying)):
             submission = self._ready.popleft()
             self._flying[submission.id] = asyncio.create_task(self._fly(submission))
-        if self._pace.tripped or self._monotonic() < self._pace.opens_at:  # what was taken ahead waits in the spool
+        shut = self._pace.tripped or self._monotonic() < self._pace.opens_at
+        if shut or not self._taking:  # what was taken ahead waits in the spool
             self._back += [_Back(s, HELD_BACK, self._billing(), 0) for s in self._ready]
             self._ready.clear()
 

@@ -56,7 +56,8 @@ def judge(submission: Submission, answer: Answer, terms: Terms, began: int, now:
             return Verdict(settled, _halves(open_), tainted, "split")
         if refused:
             return Verdict(settled | dict.fromkeys(open_, _rejected(submission, answer.why)), (), tainted, "rejected")
-        return Verdict(settled, (), tainted, "ambiguous")
+        why = f"{answer.why}; it cannot be sent in parts, and some of it may have been taken"
+        return Verdict(settled | dict.fromkeys(open_, ("ambiguous", why)), (), tainted, "ambiguous")
     return Verdict(settled, (), tainted, answer.outcome)
 
 

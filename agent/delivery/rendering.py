@@ -87,7 +87,7 @@ class Rendering:
                 value=value,
                 unit=measure.unit,
                 dimension=measure.name,
-                customer=self._route.customers.get(customer, customer),
+                customer=self._route.customers.get(customer, customer) or record.kind,  # a copy tells of nobody, too
                 at=instant(record, self._route.timestamp),
             )
         )

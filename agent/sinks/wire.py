@@ -206,9 +206,9 @@ def _checked(name: str, url: str, token_file: Path | None, tls: Tls) -> httpx.UR
     try:
         address = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"{name}.url: {error}. Write it as https://host/path.") from error
+        raise ValueError(f"{name}.url: {error}. Write it as https://billing.example/path.") from error
     if address.scheme not in ("http", "https") or not address.host:
-        raise ValueError(f"{name}.url: no address of the web. Write it as https://host/path.")
+        raise ValueError(f"{name}.url: no address of the web. Write it as https://billing.example/path.")
     if address.userinfo:
         raise ValueError(f"{name}.url: holds a password. Put a bearer token into token_file.")
     if address.scheme == "http" and token_file is not None and not is_loopback(url):

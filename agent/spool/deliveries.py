@@ -211,10 +211,12 @@ def sink_states(db: Ledger) -> list[SinkState]:
 def _sink_state(db: Ledger, number: int, sink: str, kind: str, role: str, paused: int, until: int | None) -> SinkState:
     counts = (
         f"SELECT {STATE} AS state, count(*), min(r.closed) FROM sink AS s JOIN record AS r {ITEM}"
-        f" WHERE s.number=? GROUP BY state HAVING state IN {(*DUE, *STUCK)}"
+        f" WHERE s.number=? GROUP BY state HAVING state IN {DUE}"
     )
     found = {state: (count, oldest) for state, count, oldest in db.execute(counts, (number,))}
     due = [found[state] for state in ("owed", "leaving") if state in found]
+    decided = f"SELECT outcome, count(*) FROM item WHERE sink=? AND outcome IN {STUCK} GROUP BY outcome"
+    stuck = {"held": found["held"][0]} if "held" in found else {}
     last = (
         "SELECT a.at, a.ended, a.outcome, a.why FROM attempt AS a JOIN submission AS s ON s.id=a.submission"
         " WHERE s.sink=? ORDER BY a.id DESC LIMIT 1"
@@ -226,7 +228,7 @@ def _sink_state(db: Ledger, number: int, sink: str, kind: str, role: str, paused
         state="paused" if paused else "draining" if until is not None else "delivering",
         owed=sum(count for count, _ in due),
         oldest=min((oldest for _, oldest in due), default=None),
-        stuck={state: found[state][0] for state in ("held", *STUCK) if state in found},
+        stuck=stuck | dict[str, int](db.execute(decided, (number,))),
         last=next((Attempt(*row) for row in db.execute(last, (number,))), None),
     )
 

@@ -1,5 +1,4 @@
-"""How a new epoch begins over what there is: what is still owed, what a person must look at, and since when usage is
-not recorded (DESIGN §6, ACCOUNTING §9).
+"""How a new epoch begins over what there is (DESIGN §6, ACCOUNTING §9).
 
 A file that another machine or a later epoch has sent from may owe nothing any more: all of it is *held*. A file that
 was only damaged still owes what it never tried to send. Either way, what may have left is ambiguous.
@@ -48,7 +47,7 @@ def begin(
 
 
 def doubt(db: apsw.Connection, now: int, why: str) -> None:
-    """Whatever may have left and has no answer is ambiguous: the new epoch cannot go on with it as the old one would."""
+    """What may have left and has no answer is ambiguous: the new epoch cannot go on with it as the old one would."""
     open_ = list(db.execute("SELECT id, sink, first, last FROM submission WHERE settled IS NULL AND tainted NOT NULL"))
     why = f"an attempt may have arrived: {why}"
     db.executemany(
@@ -90,11 +89,9 @@ def give_back(db: apsw.Connection, which: str, now: int) -> None:
 
 def _start_anew(db: apsw.Connection, reason: str | None) -> None:
     """No mark and no open window survives; what they held is inside the gap."""
+    pending = db.execute("SELECT 1 FROM meta WHERE name='epoch_gap' AND value<>x''").get  # no sweep came since
     since = unrecorded_since(db)
-    pending = db.execute("SELECT value FROM meta WHERE name='epoch_gap' AND value<>x''").get
-    if reason is not None and since is not None:
-        if pending is not None:  # of an epoch that never came to a sweep
-            since = min(since, msgspec.json.decode(pending, type=tuple[int, str])[0])
+    if reason is not None and since is not None and pending is None:
         gap = msgspec.json.encode((since, reason))  # becomes a gap record with the first sweep
         db.execute("INSERT OR REPLACE INTO meta VALUES('epoch_gap',?)", (gap,))
     for table in MEASURING:

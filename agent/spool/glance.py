@@ -1,9 +1,9 @@
-"""What the spool says at a glance, for `top` and `doctor`: read beside the writer, at a cost that its size does not set.
+"""What the spool says at a glance, for `top` and `doctor`: read beside the writer, at a cost that no backlog sets.
 
-No query here reads the whole ledger, of records or of items: newest first, so many and no more.
+No query here reads the whole ledger, of records or of items: newest first, so many and no more. The planner knows
+nothing of how many are settled, so it is told by which index to go.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -108,11 +108,14 @@ def _outflow(
     until: int | None,
 ) -> Outflow:
     frozen = (
-        "SELECT count(*), min(i.seq), coalesce(max(s.attempts), 0) FROM submission AS s JOIN item AS i ON i.sink=s.sink"
-        " AND i.seq BETWEEN s.first AND s.last AND i.submission=s.id"
+        "SELECT count(*), min(i.seq), coalesce(max(s.attempts), 0) FROM submission AS s CROSS JOIN item AS i"
+        " ON i.sink=s.sink AND i.seq BETWEEN s.first AND s.last AND i.submission=s.id"
         " WHERE s.sink=? AND s.settled IS NULL AND i.outcome IS NULL"
     )
-    waiting = "SELECT count(*), min(seq) FROM item WHERE sink=? AND outcome IS NULL AND submission IS NULL"
+    waiting = (
+        "SELECT count(*), min(seq) FROM item INDEXED BY item_waiting"
+        " WHERE sink=? AND outcome IS NULL AND submission IS NULL"
+    )
     ((leaving, first, retries),) = list(db.execute(frozen, (number,)))
     ((waits, second),) = list(db.execute(waiting, (number,)))
     beyond = max(0, (end if until is None else until) - position)
@@ -120,7 +123,9 @@ def _outflow(
     closed = None
     if oldest is not None:
         closed = db.execute("SELECT closed FROM record WHERE seq>=? ORDER BY seq LIMIT 1", (oldest,)).get
-    stuck = f"SELECT outcome, count(*) FROM item WHERE sink=? AND outcome IN {STUCK} GROUP BY outcome"  # noqa: S608
+    stuck = (
+        f"SELECT outcome, count(*) FROM item INDEXED BY item_stuck WHERE sink=? AND outcome IN {STUCK} GROUP BY outcome"  # noqa: S608
+    )
     outcomes = [outcome for outcome, _, _ in answers]
     return Outflow(
         sink=sink,
@@ -171,7 +176,7 @@ def holder(directory: Path) -> int | None:
     0 where its number means nothing here, as inside another container. Raises OSError.
     """
     try:
-        inode = os.stat(directory / "lock").st_ino
+        inode = (directory / "lock").stat().st_ino
     except FileNotFoundError:
         return None
     for line in Path("/proc/locks").read_text().splitlines():

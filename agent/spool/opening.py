@@ -19,6 +19,7 @@ from agent.spool import epoch, schema
 from agent.spool.identity import ENDED, Identity, Witness, foreign, sync_directory
 from agent.spool.salvage import Salvaged, salvage
 from agent.spool.suspicion import cleared, suspect, suspected
+from agent.spool.wreck import extended
 
 FILE = "spool.db"
 PATIENCE = 600_000_000_000  # a disk that refuses to read for so long will not read any more
@@ -141,8 +142,9 @@ def _misbegun(path: Path) -> str | None:
 
 
 def _unsound(db: apsw.Connection, *, thorough: bool, working: Callable[[], None]) -> str | None:
-    """Why it cannot be gone on with. Not thorough: only what measuring needs, and the bytes of what is owed; the rest
-    is checked page by page and record by record as it is read.
+    """Why it cannot be gone on with.
+
+    Not thorough: only what measuring needs, and the bytes of what is owed; the rest is checked as it is read.
     """
     version = db.pragma("user_version")
     if version > schema.VERSION:
@@ -157,8 +159,8 @@ def _unsound(db: apsw.Connection, *, thorough: bool, working: Callable[[], None]
             return str(said)
     query = "SELECT seq, crc, body FROM record"
     if not thorough:
-        query += f" WHERE seq > (SELECT coalesce(min(position), 0) FROM sink) ORDER BY seq DESC LIMIT {CHECKED}"
-    for count, (seq, crc, body) in enumerate(db.execute(query)):
+        query += " WHERE seq > (SELECT coalesce(min(position), 0) FROM sink) ORDER BY seq DESC LIMIT ?"
+    for count, (seq, crc, body) in enumerate(db.execute(query, () if thorough else (CHECKED,))):
         if zlib.crc32(body) != crc:
             return f"record {seq}: CRC does not match its bytes"
         if count % 10_000 == 0:
@@ -170,7 +172,7 @@ def _damaged(error: BaseException) -> bool:
     """Whether it is the file that is not sound; else the disk refuses, which may pass."""
     if isinstance(error, apsw.IOError):
         bad = (apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
-        return getattr(error, "extendedresult", 0) in bad
+        return extended(error) in bad
     return isinstance(error, apsw.CorruptError | apsw.NotADBError)
 
 
@@ -219,7 +221,7 @@ def _ended(identity: Identity, place: Place) -> None:
 
 
 def _keep_the_wal(place: Place) -> None:
-    """A spool that is behind its witness may have lost its newest commits to a bad WAL: keep a copy of what is there."""
+    """A spool behind its witness may have lost its newest commits to a bad WAL: keep a copy of what is there."""
     wal = _beside(place.path, "-wal")
     if wal.exists() and wal.stat().st_size:
         Path(f"{place.path}.corrupt-{place.now}-wal").write_bytes(wal.read_bytes())

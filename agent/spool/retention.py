@@ -6,7 +6,8 @@ long again, so that no id is ever given twice (ACCOUNTING §6).
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import apsw
 
@@ -16,8 +17,6 @@ from agent.spool.transaction import transaction
 
 DAY = 86_400 * 1_000_000_000
 STEP = 5_000  # rows per transaction, so that a sweep never waits long
-
-_LEFT = "outcome IS NULL OR outcome IN ('conflict', 'rejected', 'ambiguous', 'unrouted')"  # a person must still decide
 
 
 def digest_days(db: apsw.Connection, now: int) -> None:
@@ -52,7 +51,8 @@ def expire(db: apsw.Connection, now: int, retention: int, evidence_retention: in
     query = (
         "SELECT seq, start, key, n + 1, body FROM record AS r WHERE seq<=min(?,?) AND closed<? AND NOT EXISTS"
         " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) AND NOT EXISTS (SELECT 1 FROM sink JOIN item AS i"
-        f" ON i.sink=sink.number AND i.seq=r.seq WHERE {_LEFT}) ORDER BY seq LIMIT ?"
+        " ON i.sink=sink.number AND i.seq=r.seq WHERE outcome IS NULL"
+        " OR outcome IN ('conflict', 'rejected', 'ambiguous', 'unrouted')) ORDER BY seq LIMIT ?"
     )
     records: list[tuple[int, int, bytes, int, bytes]] = list(db.execute(query, (sent, digested, now - retention, STEP)))
     last = db.execute("SELECT coalesce(max(seq), 0) FROM record WHERE closed<?", (now - evidence_retention,)).get
@@ -82,29 +82,25 @@ def _forget_deliveries(db: apsw.Connection, seqs: Sequence[int]) -> None:
     sinks = range(
         1, 1 + int(str(db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='sink'").get))
     )
-    left: set[int] = set()
-    for sink in sinks:
-        for seq in seqs:
-            left.update(
-                s
-                for (s,) in db.execute("DELETE FROM item WHERE sink=? AND seq=? RETURNING submission", (sink, seq))
-                if s
-            )
-    while left:
-        gone = [(number,) for number in left if _is_empty(db, number)]
-        parents = [db.execute("SELECT parent FROM submission WHERE id=?", row).get for row in gone]
-        db.executemany("DELETE FROM attempt WHERE submission=?", gone)
-        db.executemany("DELETE FROM submission WHERE id=?", gone)
-        left = {parent for parent in parents if isinstance(parent, int)}  # of what was split, the whole goes last
-
-
-def _is_empty(db: apsw.Connection, submission: int) -> bool:
-    query = (
-        "SELECT 1 FROM submission AS s WHERE id=? AND settled NOT NULL AND NOT EXISTS (SELECT 1 FROM item AS i WHERE"
-        " i.sink=s.sink AND i.seq BETWEEN s.first AND s.last AND (i.submission=s.id OR i.submission IN"
-        " (SELECT id FROM submission AS part WHERE part.sink=s.sink AND part.parent=s.id)))"
+    deleted = "DELETE FROM item WHERE sink=? AND seq BETWEEN ? AND ? RETURNING submission"
+    left = {s for sink in sinks for first, last in _runs(seqs) for (s,) in db.execute(deleted, (sink, first, last))}
+    unused = (
+        "SELECT parent FROM submission AS s WHERE id=? AND settled NOT NULL AND NOT EXISTS (SELECT 1 FROM item AS i"
+        " WHERE i.sink=s.sink AND i.seq BETWEEN s.first AND s.last AND i.submission=s.id)"
     )
-    return db.execute(query, (submission,)).get is not None
+    others = "SELECT 1 FROM submission WHERE parent=? LIMIT 1"
+    while left:
+        gone = {number: parent for number in left for (parent,) in db.execute(unused, (number,))}
+        db.executemany("DELETE FROM attempt WHERE submission=?", [(number,) for number in gone])
+        db.executemany("DELETE FROM submission WHERE id=?", [(number,) for number in gone])
+        left = {p for p in gone.values() if p and db.execute(others, (p,)).get is None}  # the whole, after its parts
+
+
+def _runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Rising numbers as (first, last) of those that follow each other."""
+    for _, run in groupby(enumerate(seqs), lambda pair: pair[1] - pair[0]):
+        numbers = [seq for _, seq in run]
+        yield numbers[0], numbers[-1]
 
 
 def forget(db: apsw.Connection, before: int) -> None:

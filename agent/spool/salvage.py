@@ -17,7 +17,6 @@ from agent.spool.epoch import MEASURING
 from agent.spool.transaction import transaction
 from agent.spool.wreck import Row, Wreck
 
-BILLED = ("usage", "manual", "correction")
 _AS_IT_IS = (
     *("meta", *MEASURING, "evidence", "known", "sink", "submission", "attempt", "remainder"),
     *("held", "quarantine", "audit", "digest", "spent"),
@@ -117,14 +116,12 @@ class _Salvage:
         for row in rows:
             if row is None:
                 continue
-            seq, *_, crc, body = row
-            if isinstance(body, bytes) and zlib.crc32(body) == crc:
+            body = row[-1] if isinstance(row[-1], bytes) else b""
+            if zlib.crc32(body) == row[-2]:
                 yield row
             else:
                 self._incomplete.add("record")
-                self._quarantine(
-                    f"record {seq}: CRC does not match its bytes", body if isinstance(body, bytes) else b""
-                )
+                self._quarantine(f"record {int(str(row[0]))}: CRC does not match its bytes", body)
 
     def _between(self, rows: Iterable[Row | None], unknown: list[tuple[Span, Span]]) -> Iterator[Row]:
         """Items; between which two (sink, seq) some may be missing goes into `unknown`."""
@@ -171,8 +168,10 @@ class _Salvage:
             low = max(began, after[1] if number == after[0] else 0)
             high = min(position, before[1] - 1 if number == before[0] else position)
             self._db.execute(
-                "INSERT OR IGNORE INTO item(sink, seq, outcome, at, why) SELECT ?, seq, 'ambiguous', ?, ? FROM record"
-                f" WHERE seq > ? AND seq <= ? AND (? <> 'billing' OR kind IN {BILLED})",
+                "INSERT OR IGNORE INTO item(sink, seq, outcome, at, why) SELECT ?, seq, 'ambiguous', ?, ?"
+                " FROM record AS r WHERE seq > ? AND seq <= ?"
+                " AND (? <> 'billing' OR kind IN ('usage', 'manual', 'correction'))"  # L7
+                " AND NOT EXISTS (SELECT 1 FROM held WHERE r.seq BETWEEN held.first AND held.last)",
                 (number, self._now, _UNKNOWN, low, high, role),
             )
 
@@ -191,7 +190,8 @@ class _Salvage:
         )
         self._db.execute(
             "UPDATE submission SET settled=? WHERE settled IS NULL AND NOT EXISTS (SELECT 1 FROM item WHERE"
-            " item.sink=submission.sink AND seq BETWEEN first AND last AND submission=submission.id AND outcome IS NULL)",
+            " item.sink=submission.sink AND item.seq BETWEEN first AND last AND item.submission=submission.id"
+            " AND item.outcome IS NULL)",
             (self._now,),
         )
 
@@ -207,8 +207,8 @@ class _Salvage:
             self._db.execute(query, (floor, self._last + 1, floor))
         )
         for first, last, since, until in holes:
-            when = f"closed between {rfc3339(since) if since else 'the beginning'} and {rfc3339(until) if until else 'the end'}"
-            self._quarantine(f"records {first} to {last}: {_LOST}; {when}", b"")
+            span = f"{rfc3339(since) if since else 'the beginning'} and {rfc3339(until) if until else 'the end'}"
+            self._quarantine(f"records {first} to {last}: {_LOST}; closed between {span}", b"")
         if holes:
             self._incomplete.add("record")
         return sum(last - first + 1 for first, last, _, _ in holes)
@@ -220,7 +220,9 @@ class _Salvage:
             return int(kept)
         if "meta" not in self._incomplete:
             return 0
-        query = "SELECT min(seq) FROM (SELECT seq FROM record UNION ALL SELECT seq FROM item UNION ALL SELECT seq FROM evidence)"
+        query = (
+            "SELECT min(seq) FROM (SELECT seq FROM record UNION SELECT seq FROM item UNION SELECT seq FROM evidence)"
+        )
         first = self._db.execute(query).get
         return first - 1 if isinstance(first, int) else self._last
 

@@ -33,7 +33,7 @@ class Spool:
     def __init__(
         self, db: apsw.Connection, directory: Path, run_dir: Path, identity: Identity, lock: Lock, reserve: int
     ) -> None:
-        self.db, self.directory, self.identity = db, directory, identity
+        self.db, self.directory, self._run_dir, self.identity = db, directory, run_dir, identity
         self.restored: str | None = None  # why this opening began a new epoch over an old file
         self._lock, self._reserve = lock, reserve
         self._commit = int(self.meta("commit") or b"0")
@@ -93,7 +93,10 @@ class Spool:
         The spool must be opened again to be used.
         """
         self._witness.write(ENDED)
-        epoch.begin(self.db, self.identity.fingerprint, now, reason)
+        begun = epoch.begin(self.db, self.identity.fingerprint, now, reason)
+        witness = Witness(self.directory, self._run_dir, begun.epoch)
+        witness.write(self._commit)
+        witness.close()
         self.close()
 
     # -- state ---------------------------------------------------------------------------------------------------

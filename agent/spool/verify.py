@@ -47,9 +47,7 @@ def fsck(directory: Path) -> Report:
 
 
 def unsound_after(db: apsw.Connection, after: int) -> tuple[int, list[tuple[int, bytes]]]:
-    """(the last number that was read, records whose bytes have not their CRC) of the next slice; from 0 again behind
-    the last.
-    """
+    """(where to go on, records whose bytes have not their CRC) of the next slice; behind the last from 0 again."""
     rows: list[tuple[int, int, bytes]] = list(
         db.execute("SELECT seq, crc, body FROM record WHERE seq>? ORDER BY seq LIMIT ?", (after, SLICE))
     )
@@ -60,7 +58,10 @@ def unsound_after(db: apsw.Connection, after: int) -> tuple[int, list[tuple[int,
 def quarantine(db: apsw.Connection, seq: int, body: bytes, now: int) -> None:
     """Keep what stands where a record stood, once. Inside a transaction."""
     reason = f"record {seq}: CRC does not match its bytes"
-    query = "INSERT INTO quarantine(at, reason, body) SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM quarantine WHERE reason=?)"
+    query = (
+        "INSERT INTO quarantine(at, reason, body) SELECT ?, ?, ? WHERE NOT EXISTS"
+        " (SELECT 1 FROM quarantine WHERE reason=?)"
+    )
     db.execute(query, (now, reason, body, reason))
 
 
@@ -149,7 +150,8 @@ class _Check:
             if count == records and sha.digest() == wanted:
                 proven += 1
             elif first > expired or count == records:
-                yield f"digest of {day}: records {first} to {last} are not what they were ({count} of {records}). {_DAMAGED}"
+                found = f"records {first} to {last} are not what they were ({count} of {records})"
+                yield f"digest of {day}: {found}. {_DAMAGED}"
         self._facts |= {"days digested": len(days), "days proven": proven}
 
     def _items(self) -> Iterator[str]:
@@ -182,7 +184,7 @@ class _Check:
         self._facts |= {"items": self._number("SELECT count(*) FROM item"), "open submissions": self._number(open_)}
 
     def _rounding(self) -> Iterator[str]:
-        """quantity + carried before = value · unit + carried after, of every record that was rounded (ACCOUNTING §7)."""
+        """quantity + carried before = value · unit + carried after, of each record that was rounded (ACCOUNTING §7)."""
         rounded = 0
         query = "SELECT sink, seq, rounding, body FROM item JOIN record USING(seq) WHERE rounding NOT NULL"
         for sink, seq, rounding, body in self._db.execute(query):

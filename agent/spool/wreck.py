@@ -33,6 +33,11 @@ def sound(page: bytes) -> bool:
     return struct.pack("<II", first, second) == page[_USED:] and any(page)
 
 
+def extended(error: apsw.Error) -> int:
+    """SQLite's own number of what went wrong; apsw's stubs do not know it."""
+    return int(getattr(error, "extendedresult", 0))
+
+
 class Wreck:
     """One damaged file, open for reading. `fresh` is the first page of a new file of our format.
 
@@ -69,12 +74,13 @@ class Wreck:
     def _packed(self, table: str, columns: Sequence[str]) -> Iterator[Row | None]:
         """A WITHOUT ROWID table. Behind a row that cannot be read nothing is found: its key cannot be passed over."""
         self._vfs.leaf = _INDEX
-        yield from (row for _, row in self._scan(f"SELECT NULL, {', '.join(columns)} FROM {table}", ()))
+        query = f"SELECT NULL, {', '.join(columns)} FROM {table}"  # noqa: S608 - names of our own
+        yield from (row for _, row in self._scan(query, ()))
 
     def _plain(self, table: str, columns: Sequence[str]) -> Iterator[Row | None]:
         """A table with row numbers. A row that cannot be read is passed over."""
         self._vfs.leaf = _TABLE
-        last: int | None = 0
+        last: int | None = -1  # before the row of nothing, whose number is 0
         while last is not None:
             query = f"SELECT rowid, {', '.join(columns)} FROM {table} WHERE rowid>? ORDER BY rowid"  # noqa: S608
             broken = False
@@ -172,7 +178,7 @@ class _Database(apsw.VFSFile):
         try:
             return super().xRead(PAGE, number * PAGE).ljust(PAGE, b"\0")
         except apsw.IOError as error:
-            if not self._vfs.resigned and getattr(error, "extendedresult", 0) != apsw.SQLITE_IOERR_SHORT_READ:
+            if not self._vfs.resigned and extended(error) != apsw.SQLITE_IOERR_SHORT_READ:
                 self._vfs.refusal = error
                 raise
             return bytes(PAGE)

@@ -108,6 +108,17 @@ class Stage:
         drain(FileSink("files", "billing", self.home / "out"), self.outbox, EPOCH + 60 * NS_PER_S)
 
 
+def config(home: Path) -> str:
+    """A configuration whose spool is the stage's."""
+    path = home / "agent.yaml"
+    path.write_text(f"""\
+agent: {{data_dir: {home}/data, run_dir: {home}/run}}
+sources: [{{kind: host}}]
+meters: [{{meter: host.uptime}}]
+""")
+    return str(path)
+
+
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """An agent that has metered one window: acme's cpu and memory, and the stray's cpu, which nobody owns."""

@@ -5,8 +5,13 @@ import json
 import pytest
 
 from agent.attribution import Customer
+from agent.delivery.quantity import Measure
+from agent.delivery.rendering import Route
+from agent.model import NS_PER_S
+from agent.sinks import Answer
 from agent.spool import ledger
-from tests.cli.conftest import ACME, Ask, Stage
+from tests.cli.conftest import ACME, EPOCH, Ask, Stage
+from tests.spool.draining import Billing, drain
 
 UNATTRIBUTED, CPU, MEMORY = "1", "2", "3"  # the stage's first window
 LATE = Customer("late", ({"cgroup": "customers.slice/stray"},), reattribute=True)
@@ -64,8 +69,27 @@ def test_delivery_is_told_sink_by_sink(stage: Stage, ask: Ask) -> None:
     stage.deliver()
     told = ask("explain", CPU)
     (file,) = (stage.home / "out").glob("*.ndjson")
-    assert f"Sink files (file, billing): sent in {file.name} at 2027-01-15T08:01:00Z" in told
+    assert f"Sink files (file, billing): delivered at 2027-01-15T08:01:00Z: {file.name}" in told
     assert "Sink files (file, billing): never: unattributed is not billed" in ask("explain", UNATTRIBUTED)
+
+
+def test_a_record_that_was_sent_three_times_tells_each_time_and_how_it_was_rounded(stage: Stage, ask: Ask) -> None:
+    """Every attempt with its time and what came back, how it ended, and a value whose arithmetic can be checked."""
+    lost, full = Answer(outcome="ambiguous", why="timed out"), Answer(outcome="retry", why="503: busy")
+    sink = Billing("files", lost, full)
+    route = Route(measures={"cpu": Measure("cpu", "kilo", per=1000, scale=1), "memory": Measure("memory", "byte·ms")})
+    for minute in (1, 2, 3):
+        drain(sink, stage.outbox, EPOCH + minute * 60 * NS_PER_S, route)
+        if minute == 1:
+            assert "under way: it may have arrived since 2027-01-15T08:01:00Z" in ask("explain", CPU)
+    told = ask("explain", CPU)
+    assert "delivered at 2027-01-15T08:03:00Z: 202" in told
+    assert "submitted  5.0 kilo: 5,035 ns + 0 ns carried in = 5.0 · 1,000 ns + 35 ns carried on" in told
+    assert [line.split("Z  ")[1] for line in told.splitlines() if line.startswith("  attempt")] == [
+        "ambiguous: timed out",
+        "retry: 503: busy",
+        "delivered: 202",
+    ]
 
 
 def test_the_same_record_is_found_by_its_id_before_and_after_delivery(stage: Stage, ask: Ask) -> None:

@@ -63,9 +63,9 @@ def test_the_kinds_of_sources_and_sinks_have_their_keys() -> None:
     sources = {s["kind"]: s for s in json.loads(CliRunner().invoke(app, ["sources", "--json"]).output)}
     assert sources.keys() == KINDS.keys()
     assert [key["name"] for key in sources["cgroups"]["keys"]] == ["id", "root", "include", "anchors"]
-    (file,) = json.loads(CliRunner().invoke(app, ["sinks", "--json"]).output)
-    assert file["kind"] == "file"
-    assert all(key["meaning"] for key in file["keys"])
+    file, events = json.loads(CliRunner().invoke(app, ["sinks", "--json"]).output)
+    assert [file["kind"], events["kind"]] == ["file", "cloudevents"]
+    assert all(key["meaning"] for key in (*file["keys"], *events["keys"]))
     assert "Lines of JSON" in CliRunner().invoke(app, ["sinks"]).output or "lines of JSON" in file["meaning"]
 
 

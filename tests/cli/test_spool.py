@@ -1,4 +1,4 @@
-"""`spool ls`, `show` and `new-epoch`."""
+"""`spool ls`, `show`, `export` and `new-epoch`."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from agent.cli.app import app
 from agent.spool import ledger
-from tests.cli.conftest import Ask, Stage
+from tests.cli.conftest import Ask, Stage, config
 
 
 def numbers(listing: str) -> list[int]:
@@ -36,10 +36,48 @@ def test_ls_for_a_sink_lists_what_it_is_still_owed(stage: Stage, ask: Ask) -> No
     assert "Known: files" in ask("spool", "ls", "--sink", "fils", code=1)
 
 
+def test_ls_lists_what_stands_so_at_a_sink(stage: Stage, ask: Ask) -> None:
+    """By outcome, at one sink or at any; a word that is no state is answered with those that are."""
+    assert numbers(ask("spool", "ls", "--json", "--outcome", "owed")) == [2, 3]
+    stage.deliver()
+    assert numbers(ask("spool", "ls", "--json", "--sink", "files", "--outcome", "delivered")) == [2, 3]
+    assert json.loads(ask("spool", "ls", "--json"))[1]["sinks"] == {"files": "delivered"}
+    assert "One of: owed, leaving, held" in ask("spool", "ls", "--outcome", "lost", code=1)
+
+
+def test_an_export_is_lines_of_records_with_what_became_of_each(stage: Stage, ask: Ask, tmp_path: Path) -> None:
+    """To standard output, or to a new file that nobody else can read."""
+    stage.deliver()
+    out = tmp_path / "records.ndjson"
+    assert ask("spool", "export", "--out", str(out)) == ""
+    assert out.read_text() == ask("spool", "export")
+    assert out.stat().st_mode & 0o777 == 0o600
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(line["seq"], line["deliveries"][0]["state"]) for line in lines] == [
+        (1, "not for it"),
+        (2, "delivered"),
+        (3, "delivered"),
+    ]
+    assert lines[1]["deliveries"][0]["at"] == "2027-01-15T08:01:00.000000000Z"
+    assert [json.loads(line)["seq"] for line in ask("spool", "export", "--customer", "acme").splitlines()] == [2, 3]
+    assert "not there yet" in ask("spool", "export", "--out", str(out), code=1)
+
+
+def test_fsck_says_what_it_looked_at_and_ends_with_1_when_something_is_wrong(stage: Stage, ask: Ask) -> None:
+    """Sound, beside the agent that runs; then a record whose bytes are not its own."""
+    told = ask("spool", "fsck")
+    assert told.endswith("Sound.\n")
+    assert "records: 3\n" in told
+    stage.spool.db.execute("UPDATE record SET crc=crc+1 WHERE seq=2")
+    assert "record 2: CRC does not match its bytes" in ask("spool", "fsck", code=1)
+    assert json.loads(ask("spool", "fsck", "--json", code=1))["problems"]
+
+
 def test_ls_for_people_is_a_table(stage: Stage, ask: Ask) -> None:
     """Who, what, when and how much, with the id to ask further."""
     head, _, acme, _ = ask("spool", "ls").splitlines()
-    assert head.split() == ["number", "window", "for", "dimension", "group", "quantity", "id"]
+    assert head.split() == ["number", "window", "for", "dimension", "group", "quantity", "id", "at", "sinks"]
+    assert acme.endswith("  files: owed")
     assert "2027-01-15T08:00:00Z – 08:00:10Z  acme" in acme
     assert "0.000005035 core-seconds" in acme
 
@@ -57,17 +95,6 @@ def test_show_is_the_record_as_sinks_get_it(stage: Stage, ask: Ask) -> None:
     sent = json.loads(file.read_text().splitlines()[0])
     assert {key: shown["record"][key] for key in sent} == sent
     assert "CRC ok\n" in ask("spool", "show", sent["id"])
-
-
-def config(home: Path) -> str:
-    """A configuration whose spool is the stage's."""
-    path = home / "agent.yaml"
-    path.write_text(f"""\
-agent: {{data_dir: {home}/data, run_dir: {home}/run}}
-sources: [{{kind: host}}]
-meters: [{{meter: host.uptime}}]
-""")
-    return str(path)
 
 
 def test_a_new_epoch_holds_the_backlog_and_notes_who_and_why(stage: Stage, ask: Ask) -> None:

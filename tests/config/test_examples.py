@@ -60,7 +60,7 @@ def _fits_one(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         whole = set(schema.get("required", ())) <= set(value) and len(value) >= schema.get("minProperties", 0)
         return whole and all((at := _under(schema, key)) and _fits(member, at, root) for key, member in value.items())
     if isinstance(value, int):
-        return schema.get("minimum", value) <= value <= schema.get("maximum", value)
+        return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
     return re.search(schema.get("pattern", ""), str(value)) is not None
 
 

@@ -271,3 +271,29 @@ async def eventually(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not happened():  # noqa: ASYNC110 - what happens is seen in the spool, which sets no event
             await asyncio.sleep(0.001)
+
+
+Begun = Callable[..., Life]
+
+
+def all_of(life: Life, outcome: str) -> bool:
+    """Whether each record met this outcome."""
+    found = life.outcomes()
+    return len(found) == life.outbox.last() and set(found.values()) == {outcome}
+
+
+def totals(sink: FakeSink) -> set[int]:
+    """How often the far end took what it took."""
+    return set(sink.upstream.taken.values())
+
+
+def open_submissions(life: Life) -> list[tuple[int, int | None]]:
+    """(attempts, tainted) of what is unsettled."""
+    return list(life.spool.db.execute("SELECT attempts, tainted FROM submission WHERE settled IS NULL ORDER BY id"))
+
+
+def count_turns(life: Life) -> list[str]:
+    """Every call to the spool's thread from here on."""
+    turns: list[str] = []
+    life.step = turns.append  # type: ignore[method-assign,assignment]
+    return turns

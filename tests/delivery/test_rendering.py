@@ -153,6 +153,7 @@ def test_what_rounding_leaves_goes_to_the_customers_next_record(life: Life) -> N
     assert life.outbox.remainder(life.standing, "acme", "cpu") == (500, 1)
     assert life.outbox.remainder(life.standing, "other", "cpu") == (400, 1)
 
+
 def test_a_remainder_is_rolled_back_with_the_submission_it_came_from(life: Life) -> None:
     """Else the same usage would be rounded twice."""
     route = Route(measures={"cpu": THOUSANDS})

@@ -17,9 +17,12 @@ from tests.faults.process import Agent
 
 KILL = "signal=SIGKILL"  # strace kills at a call's entry: it has not done anything
 
-# Where strace has an agent die: the call, and the how-many-th of its thread. Records wait only after a window's end.
+# Where strace has an agent die: the call, and the how-many-th of its thread. Records wait only after a window's end,
+# and are delivered right after a start: the drains' commits follow those of opening and of the first sweep.
+AT_WORK = "aimed at a commit"
 AIMS: dict[str, tuple[str, Sequence[int]]] = {
-    "aimed at a commit": ("fdatasync", [1, 2, 3]),
+    AT_WORK: ("fdatasync", [1, 2, 3]),
+    "aimed at a drain's commit": ("fdatasync", range(8, 15)),
     "aimed at a rename": ("/^rename(at2?)?$", [1]),
     "aimed at the sink's syncs": ("fsync", [2, 3]),  # the first of its thread may be the spool's, at its opening
 }
@@ -47,15 +50,15 @@ class Victim:
     def aimed(self, aim: str) -> None:
         """Have it die at a system call; if it has not come there after a while, at that instant.
 
-        A commit comes each second, so that strace can be attached at leisure; what a sink does comes with the start.
+        A sweep commits each second, so that strace can be attached at leisure; what a sink does comes with the start.
         """
         call, numbers = AIMS[aim]
         options = f"-f -qq -y -e trace={TRACED} -e inject={call}:{KILL}:when={self._dice.choice(numbers)}"
         strace = ["strace", *options.split(), "-o", str(self._trace)]
-        agent = self._start([] if call == "fdatasync" else strace)
+        agent = self._start([] if aim == AT_WORK else strace)
         pid = agent.process.pid
         tracer = agent.process
-        if call == "fdatasync":
+        if aim == AT_WORK:
             agent.wait_for("READY=1")
             tracer = subprocess.Popen([*strace, "-p", str(pid)])
         died = True
@@ -117,10 +120,10 @@ class Victim:
             for path in (self._directory / "data").glob("spool.db*"):
                 shutil.copy(path, copy)
             db = connect(f"{copy}/spool.db")
-            frozen = dict(db.execute("SELECT name, attempts FROM submission WHERE settled IS NULL"))
+            frozen = list(db.execute("SELECT name, attempts FROM submission WHERE settled IS NULL"))
             db.close()
         temporary = {path.name for sink in ("out", "audit") for path in (self._directory / sink).glob(".*.tmp")}
-        for name, attempts in frozen.items():
+        for name, attempts in frozen:
             if attempts:
                 return "rename" if f".records-{name}.ndjson.tmp" in temporary else "after rename"
         return "temp write" if frozen else "between"

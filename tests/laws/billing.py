@@ -192,6 +192,7 @@ class Life:
     def __init__(self, path: Path, billing: Billing, terms: Terms, route: Route, turns: Iterator[str]) -> None:
         self._billing, self._turns = billing, turns
         billing.end.clear()
+        self._told = asyncio.Event()
         self.spool: Spool = opened(path)
         self.spool.db.pragma("synchronous", 0)  # only processes die here; power is another test's matter
         self.outbox = Outbox(self.spool)
@@ -204,7 +205,7 @@ class Life:
             billing=now,
             monotonic=now,
             chance=lambda: 0.5,
-            told=lambda _sink, _turn: None,
+            told=lambda _sink, _turn: self._told.set(),
         )
 
     def append(self, records: Sequence[UsageRecord]) -> None:
@@ -216,7 +217,10 @@ class Life:
         running = asyncio.create_task(self.drain.run())
         ended = asyncio.create_task(self._billing.end.wait())
         while self._owed() and not ended.done():
-            await asyncio.wait({running, ended}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            self._told.clear()
+            told = asyncio.create_task(self._told.wait())
+            await asyncio.wait({running, ended, told}, timeout=600, return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
             if running.done() and not ended.done():
                 running.result()
         alive = not ended.done()

@@ -22,7 +22,7 @@ from tests.faults.leftovers import Kept, delivered_lines, different, kept, ship
 from tests.faults.process import Agent, Delivered, configuration, in_flight
 from tests.faults.report import histogram, publish, table
 from tests.faults.script import GROUPS, LIVES, used
-from tests.faults.victim import KILL, Victim
+from tests.faults.victim import AT_WORK, KILL, Victim
 from tests.real.burners import anchor
 
 pytestmark = [pytest.mark.real, pytest.mark.fault]
@@ -224,7 +224,7 @@ def test_a_live_agent_killed_fifty_times_bills_what_the_kernel_counted(tmp_path:
             if time.time() % 10 < 3:  # a window is over: its records are being delivered, or wait for that
                 victim.aimed(victim.least_struck())
             elif kills % 5 == 0:
-                victim.aimed("aimed at a commit")
+                victim.aimed(AT_WORK)
             else:
                 victim.at_random()
             kills += 1

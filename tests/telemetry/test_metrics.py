@@ -37,6 +37,7 @@ metering_spool_oldest_undelivered_age_seconds gauge
 metering_spool_absorbable_outage_seconds gauge
 metering_node_death_loss_seconds gauge
 metering_sink_outcomes_total counter sink outcome
+metering_sink_stuck_records gauge sink outcome
 metering_sink_backlog_records gauge sink
 metering_sink_oldest_unsent_age_seconds gauge sink
 metering_clock_steps_total counter verdict
@@ -96,6 +97,7 @@ def lived(clocks: Clocks, *, customer_labels: bool) -> Telemetry:
     clocks.pass_(300)
     telemetry.spool(levels(free=600, appended=600))
     telemetry.backlog("files", 3, clocks.utc)
+    telemetry.stuck("files", {"ambiguous": 1})
     telemetry.clock_observed(Verdict.STEADY, 5)
     return telemetry
 

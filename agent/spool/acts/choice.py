@@ -64,8 +64,9 @@ def all_of(outbox: Outbox, wanted: Choice, among: Sequence[str], or_else: str = 
 
 
 def state_at(outbox: Outbox, sink: Standing, seq: int) -> str:
-    """Where a record stands at a sink."""
-    return states(outbox.spool.db, seq)[sink.id]
+    """Where a record stands at a sink; of one that a damaged spool lost, what had become of it."""
+    query = "SELECT outcome FROM item WHERE sink=? AND seq=?"
+    return states(outbox.spool.db, seq).get(sink.id) or str(outbox.spool.db.execute(query, (sink.number, seq)).get)
 
 
 def told_of(found: Mapping[str, str]) -> str:

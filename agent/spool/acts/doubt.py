@@ -55,18 +55,34 @@ def _decide(outbox: Outbox, sink: Standing, seqs: Iterable[int], wanted: Resolve
         db.executemany(query, [(now, _by_hand(wanted.reason), sink.number, seq) for seq in seqs])
         return
     for seq in seqs:
-        past = leave_past(outbox, sink, seq, now)
-        if past is None:
-            cure = "Ask the sink whether it has it; if so: --delivered."
-            raise AgentError(f"record {seq}: what was sent to {sink.id} is not kept, so it cannot be repeated. {cure}")
-        # Tainted from now: the horizon begins anew, and should the sink know the record after all, that is an arrival.
-        db.execute(
-            "INSERT INTO submission(sink, parent, name, first, last, prepared, attempts, tainted, due)"
-            " SELECT sink, id, name, first, last, prepared, 0, ?, ? FROM submission WHERE id=?",
-            (now, now, past),
-        )
+        again = _again(outbox, sink, seq, now)
         query = "UPDATE item SET submission=?, outcome=NULL, at=NULL, why=NULL WHERE sink=? AND seq=?"
-        db.execute(query, (db.last_insert_rowid(), sink.number, seq))
+        db.execute(query, (again, sink.number, seq))
+
+
+def _again(outbox: Outbox, sink: Standing, seq: int, now: int) -> int | None:
+    """A submission of one item as it was frozen; None where a damaged spool lost its bytes: it is rendered anew.
+
+    Tainted from now: the horizon begins anew, and should the sink know the record after all, that is an arrival.
+    """
+    db = outbox.spool.db
+    query = (
+        "SELECT i.submission, i.payload NOTNULL, r.seq NOTNULL FROM item AS i LEFT JOIN record AS r USING(seq)"
+        " WHERE sink=? AND seq=?"
+    )
+    ((submission, payload, recorded),) = db.execute(query, (sink.number, seq))
+    if not payload and not recorded:
+        raise AgentError(f"record {seq}: its bytes are lost, so it cannot be sent to {sink.id}.")
+    if not payload and submission is None:
+        return None
+    past = leave_past(outbox, sink, seq, now)
+    db.execute(
+        "INSERT INTO submission(sink, parent, name, first, last, prepared, attempts, tainted, due)"
+        " VALUES(:sink, :past, coalesce((SELECT name FROM submission WHERE id=:past),"
+        " printf('%.12s-%012d-%012d', :epoch, :seq, :seq)), :seq, :seq, :now, 0, :now, :now)",
+        {"sink": sink.number, "past": past, "epoch": outbox.spool.identity.epoch, "seq": seq, "now": now},
+    )
+    return db.last_insert_rowid()
 
 
 def _release(outbox: Outbox, first: int, last: int, wanted: Resolve, now: int) -> int:

@@ -1,13 +1,9 @@
 """What has surely not arrived: it is rendered anew, or never sent."""
 
-from fractions import Fraction
-
-import msgspec
-
 from agent.errors import AgentError
-from agent.record import UsageRecord
 from agent.spool.acts.choice import Choice, Done, done, leave_past, numbers, settle_empty, some, state_at
-from agent.spool.deliveries import DUE, Rounding
+from agent.spool.deliveries import DUE
+from agent.spool.epoch import give_back
 from agent.spool.outbox import STUCK, Outbox, Standing
 
 REFUSED = ("rejected", "unrouted", "dropped", "conflict")  # the sink surely did not take these from us
@@ -62,26 +58,12 @@ def _drop(outbox: Outbox, sink: Standing, seq: int, reason: str, now: int) -> No
 
 
 def _withdraw(outbox: Outbox, sink: Standing, seq: int, now: int) -> None:
-    """Undo the rendering of what has surely not arrived, and leave its past behind."""
+    """Undo the rendering of what has surely not arrived, its rounding too (DESIGN §4), and leave its past behind."""
     db = outbox.spool.db
-    query = "SELECT i.rounding, r.body FROM item AS i JOIN record AS r USING(seq) WHERE i.sink=? AND seq=?"
-    for rounding, body in list(db.execute(query, (sink.number, seq))):
-        if rounding is not None:
-            _give_back(outbox, sink, UsageRecord.parse(body), msgspec.json.decode(rounding, type=Rounding), now)
+    give_back(db, f"i.sink={sink.number} AND i.seq={seq}", now)
     leave_past(outbox, sink, seq, now)
     query = "UPDATE item SET submission=NULL, payload=NULL, rounding=NULL WHERE sink=? AND seq=?"
     db.execute(query, (sink.number, seq))
-
-
-def _give_back(outbox: Outbox, sink: Standing, record: UsageRecord, rounded: Rounding, now: int) -> None:
-    """Σ submitted + Σ remainders = Σ usage stays true without this record (DESIGN §4).
-
-    quantity + before = value · per + after: the remainder grows by value · per − quantity, which is before − after.
-    """
-    account = (record.customer or "", record.dimension)
-    rest = Fraction(*outbox.remainder(sink, *account))
-    rest += Fraction(rounded.before.value, rounded.before.grain) - Fraction(rounded.after.value, rounded.after.grain)
-    outbox.leave(sink, *account, rest.numerator, rest.denominator, now)
 
 
 def _item(outbox: Outbox, sink: Standing, seq: int) -> tuple[str | None, int | None]:
