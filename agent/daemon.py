@@ -194,13 +194,12 @@ class Daemon:
 
     async def _adopt_sinks(self, cfg: Config) -> None:
         """Run the sinks of `cfg`, and those that still have something to settle."""
-        wanted = await self._on_thread(outlets, cfg, self.outbox, METERS)
+        wanted, alarms = await self._on_thread(outlets, cfg, self.outbox, METERS)
         await self.drains.adopt(wanted, self.drains.build(wanted))
         ids = {"sources": list(self.sweeps.sources), "sinks": list(wanted)}
         self.reporter.telemetry.configured(self._generation, window=cfg.agent.window, lateness=0, **ids)
-        for sink, outlet in wanted.items():
-            if outlet.alarm is not None:
-                log.error("sink goes on by its last configuration", sink=sink, why=outlet.alarm)
+        for sink, why in alarms.items():
+            log.error("sink goes on by its last configuration", sink=sink, why=why)
 
     def _notice(self) -> None:
         for notice in self.config.notices:

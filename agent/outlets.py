@@ -12,6 +12,7 @@ from msgspec import Struct
 from agent import config
 from agent.config import CloudEvents, Config, FileSink
 from agent.delivery.rendering import Route
+from agent.errors import ConfigError
 from agent.model import Meter
 from agent.spool.outbox import Outbox
 
@@ -25,7 +26,6 @@ class Outlet(Struct, frozen=True):
     section: FileSink | CloudEvents
     route: Route
     freezes: bool = True
-    alarm: str | None = None  # why it is not run as the configuration says, and what a person can do
 
     @property
     def close_after(self) -> int | None:
@@ -33,8 +33,12 @@ class Outlet(Struct, frozen=True):
         return self.section.close_remainders_after if isinstance(self.section, CloudEvents) else None
 
 
-def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> dict[str, Outlet]:
-    """By id: every sink to be run. Registers those of `cfg`, retires the others. On the spool's thread."""
+def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> tuple[dict[str, Outlet], dict[str, str]]:
+    """By id: every sink to be run, and why one is not run as the configuration says.
+
+    Registers those of `cfg`, retires the others. On the spool's thread.
+    """
+    alarms: dict[str, str] = {}
     known = outbox.sinks()
     found: dict[str, Outlet] = {}
     for section in cfg.sinks:
@@ -42,7 +46,8 @@ def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> dict[st
         if before is not None and before.section != written and outbox.has_open(before):
             kept = config.sink_of(before.section, os.environ)
             if kept.destination != section.destination:
-                found[section.id] = Outlet(kept, config.route(cfg, kept, meters), freezes=False, alarm=MOVED)
+                found[section.id] = Outlet(kept, config.route(cfg, kept, meters), freezes=False)
+                alarms[section.id] = MOVED
                 continue
         outbox.register(section.id, section.kind, section.role, written, since=section.since)
         found[section.id] = Outlet(section, config.route(cfg, section, meters))
@@ -51,9 +56,14 @@ def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> dict[st
             outbox.retire(known[sink])
         standing = outbox.sinks()[sink]
         if outbox.backlog(standing)[0] or outbox.stuck(standing):
-            kept = config.sink_of(standing.section, os.environ)
-            found[sink] = Outlet(kept, config.route(cfg, kept, meters), alarm=REMOVED)
+            alarms[sink] = REMOVED
+            try:
+                kept = config.sink_of(standing.section, os.environ)
+            except ConfigError as error:
+                alarms[sink] = f"{REMOVED}. It is not sent to: {error}"
+            else:
+                found[sink] = Outlet(kept, config.route(cfg, kept, meters))
         else:
             with outbox.transaction():
                 outbox.remove(standing)
-    return found
+    return found, alarms

@@ -78,6 +78,8 @@ class Reporter:
                     self.recovers(f"sink {sink}")
                 case "retry" | "refused":
                     self.fails(f"sink {sink}", settled.why)
+                case "ambiguous" if settled.again:
+                    log.warning("may have arrived; sent again", sink=sink, records=settled.count, why=settled.why)
                 case outcome:
                     log.error("not delivered", sink=sink, outcome=outcome, records=settled.count, why=settled.why)
 

@@ -18,7 +18,7 @@ def diagnose(cfg: Config, file: Path, build: Build) -> list[Check]:
     now, boottime = wall.now()
     found = list(place.permissions(cfg, file))
     grouped, directories = groups.cgroups(cfg)
-    kept, state, agent = keeping.spool(cfg, now)
+    kept, state, agent = keeping.spool(cfg, now, boottime, _boot())
     heard = Heard()
     asked = asyncio.run(sinks(cfg, build, heard))
     found += grouped

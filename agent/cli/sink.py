@@ -23,6 +23,17 @@ def ls(config: ConfigPath = DEFAULT_CONFIG, data_dir: DataDir = None, json: Json
     show.json(found) if json else tables.sinks(found)
 
 
+@sink.command("totals")
+def totals(config: ConfigPath = DEFAULT_CONFIG, data_dir: DataDir = None, json: Json = False) -> None:
+    """Sum what each sink was sent, by customer, dimension and what became of it; to be held against the sink's own."""
+    from agent.cli import show, tables
+    from agent.spool import deliveries
+
+    with ledger_of(config, data_dir) as db:
+        found = deliveries.totals(db)
+    show.json(found) if json else tables.totals(found)
+
+
 @sink.command("drain")
 def drain(sink: Sink, reason: Why = "", config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Let a sink take what it is owed now, and nothing that comes."""

@@ -10,7 +10,7 @@ from agent.cli.once import Once
 from agent.cli.show import amount, bearer, lines, moment, natural, seconds, span, table
 from agent.cli.show import group as shown
 from agent.cli.telling import head
-from agent.spool.deliveries import NEVER, SinkState
+from agent.spool.deliveries import NEVER, SinkState, Total
 from agent.spool.ledger import Act, Entry
 
 
@@ -54,6 +54,13 @@ def sinks(found: Sequence[SinkState]) -> None:
     ]
     table(("sink", "kind", "role", "state", "owed", "oldest", "for a person", "last answer"), rows, right=(4,))
     lines([] if found else ["No sink is known to this spool."])
+
+
+def totals(found: Sequence[Total]) -> None:
+    """What came to each sink, one customer, dimension and state a line."""
+    rows = [[t.sink, t.customer or "", t.dimension, t.state, f"{t.records:,}", t.submitted, t.unit] for t in found]
+    table(("sink", "customer", "dimension", "state", "records", "submitted", "unit"), rows, right=(4, 5))
+    lines([] if found else ["Nothing was owed to any sink."])
 
 
 def audit(trail: Sequence[Act]) -> None:

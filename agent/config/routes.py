@@ -33,9 +33,9 @@ def route(config: Config, section: FileSink | CloudEvents, meters: Mapping[str, 
 
 
 def _measure(name: str, told: DimensionAtSink, base: str) -> Measure:
-    unit = told.unit or base
-    per = units(base).get(unit, 1)
-    return Measure(told.id or name, unit, per, 0 if per == 1 else told.scale, told.rounding)
+    unit = told.unit or ""
+    scale = 0 if unit in ("", base) else told.scale
+    return Measure(told.id or name, unit, units(base).get(unit, 1), scale, told.rounding, base)
 
 
 def base_units(config: Config, meters: Mapping[str, Meter]) -> dict[str, str]:

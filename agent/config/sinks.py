@@ -98,7 +98,7 @@ class CloudEvents(SinkSection):
     token_file: FilePath | None = None
     """File with the bearer token; read again when the receiver refuses it. Default: no token."""
     tls: Tls = written({})
-    """Whom to trust, and who we are."""
+    """PEM files: ca_file, cert_file, key_file. Default: the system's authorities, and no certificate of our own."""
     timeout: Duration = written("30s")
     """How long an answer may take, 1s or more; then the attempt is ambiguous. Default 30s."""
     dimensions: Annotated[dict[str, DimensionAtSink], Field(min_length=1)] | None = None

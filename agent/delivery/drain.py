@@ -37,11 +37,12 @@ class OnThread(Protocol):
 
 
 class Settled(Struct, frozen=True):
-    """So many records of one sink met this outcome; `retry` and `ambiguous` ones may come again."""
+    """So many records of one sink met this outcome. `again`: they are sent again by themselves."""
 
     outcome: str
     count: int
     why: str
+    again: bool = False
 
 
 class Turn(Struct, frozen=True):
@@ -213,15 +214,17 @@ class Drain:
         verdict = judge(submission, answer, self.sink.terms, over.began, now)
         outbox.attempted(submission, over.began, now, verdict.outcome, answer.why)
         outbox.settle(submission, verdict.settled, now)
-        tally: Counter[tuple[str, str]] = Counter(verdict.settled.values())
+        tally = Counter(verdict.settled.values())
+        settled = [Settled(outcome, count, why) for (outcome, why), count in tally.items()]
         left = len(submission.items) - len(verdict.settled)
         if left:
-            tally["ambiguous" if answer.outcome == "ambiguous" else "retry", answer.why] = left
+            outcome = "ambiguous" if answer.outcome == "ambiguous" else "retry"
+            settled.append(Settled(outcome, left, answer.why, again=True))
             if verdict.groups:
                 outbox.split(submission, verdict.groups, verdict.tainted, now)
             else:
                 outbox.postpone(submission, now + over.wait, verdict.tainted)
-        return [Settled(outcome, count, why) for (outcome, why), count in tally.items()]
+        return settled
 
     def _give_up(self, submission: Submission, now: int) -> Settled:
         why = "an attempt may have arrived, and the sink no longer knows its id"

@@ -6,7 +6,7 @@ Law: Σ submitted + what is carried = Σ usage, exactly, also across a change of
 from math import lcm
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 _TIMES = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}  # in ms
 _SIZES = {
@@ -45,13 +45,28 @@ Rounding = Literal["half-even", "half-up"]
 
 
 class Measure(Struct, frozen=True):
-    """How one dimension is told to one sink: `unit` holds `per` base units; values have `scale` decimals."""
+    """How one dimension is told to one sink: `unit` holds `per` base units, values have `scale` decimals.
+
+    No unit: the base unit of the record.
+    """
 
     name: str
     unit: str
     per: int = 1
     scale: int = 0
     rounding: Rounding = "half-even"
+    base: str | None = None  # the base unit that `per` is for; None: any
+
+    def of(self, base: str) -> "Measure":
+        """The same for a record in this base unit. Raises ValueError where the unit cannot tell it."""
+        if not self.unit:
+            return structs.replace(self, unit=base, per=1, base=base)
+        if self.base is None or self.base == base:
+            return self
+        per = units(base).get(self.unit)
+        if per is None:
+            raise ValueError(f"{self.unit} cannot tell {base}, this record's unit. Mend dimensions, and requeue it")
+        return structs.replace(self, per=per, base=base)
 
     @property
     def rounds(self) -> bool:

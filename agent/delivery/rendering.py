@@ -74,6 +74,7 @@ class Rendering:
     def _rendered(self, record: UsageRecord, name: str, seq: int, measure: Measure) -> tuple[bytes, bytes | None]:
         """What is sent, and how its value came about. Raises ValueError saying why it is not sent."""
         self._refuse(record)
+        measure = measure.of(record.base_unit)
         customer = record.customer or ""
         before = Carried()
         if measure.rounds:

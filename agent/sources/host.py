@@ -103,7 +103,7 @@ class HostSource:
                 continue  # this machine does not have it, or hides it
             except (ValueError, KeyError, IndexError) as error:
                 raise SourceError(f"{self._proc}: not understood by {part.__name__.strip('_')}: {error!r}") from error
-        if not any(reading.resource.name != "uptime" for reading in readings):
+        if self._wanted - {"host.uptime"} and not any(reading.resource.name != "uptime" for reading in readings):
             raise SourceError(f"{self._proc}: nothing to read. `root` must hold the /proc and /sys of the machine")
         keys = frozenset(reading.resource.key for reading in readings)
         if keys != self._listing:

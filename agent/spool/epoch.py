@@ -41,7 +41,7 @@ def begin(
                 _hold(db, now, reason)
             db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,'agent','new epoch',?)", (now, reason))
         if not measures_on:
-            _start_anew(db, reason)
+            _start_anew(db, now, reason)
         db.execute("INSERT OR REPLACE INTO meta VALUES('identity',?)", (msgspec.json.encode(identity),))
     return identity
 
@@ -87,11 +87,12 @@ def give_back(db: apsw.Connection, which: str, now: int) -> None:
         db.execute("INSERT OR REPLACE INTO remainder VALUES(?,?,?,?,?,?)", row)
 
 
-def _start_anew(db: apsw.Connection, reason: str | None) -> None:
+def _start_anew(db: apsw.Connection, now: int, reason: str | None) -> None:
     """No mark and no open window survives; what they held is inside the gap."""
     pending = db.execute("SELECT 1 FROM meta WHERE name='epoch_gap' AND value<>x''").get  # no sweep came since
-    since = unrecorded_since(db)
-    if reason is not None and since is not None and pending is None:
+    if reason is not None and pending is None:
+        since = unrecorded_since(db)
+        since = now if since is None else since
         gap = msgspec.json.encode((since, reason))  # becomes a gap record with the first sweep
         db.execute("INSERT OR REPLACE INTO meta VALUES('epoch_gap',?)", (gap,))
     for table in MEASURING:

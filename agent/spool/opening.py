@@ -18,8 +18,8 @@ from agent.errors import CannotStartError, SpoolError, SpoolUnusableError
 from agent.spool import epoch, schema
 from agent.spool.identity import ENDED, Identity, Witness, foreign, sync_directory
 from agent.spool.salvage import Salvaged, salvage
-from agent.spool.suspicion import cleared, suspect, suspected
-from agent.spool.wreck import extended
+from agent.spool.suspicion import cleared, suspect_if, suspected
+from agent.spool.wreck import Wreck, extended
 
 FILE = "spool.db"
 PATIENCE = 600_000_000_000  # a disk that refuses to read for so long will not read any more
@@ -57,7 +57,7 @@ def opened(place: Place) -> Opened:
     try:
         return _opened(place)
     except (apsw.Error, OSError, SpoolError) as error:
-        _suspect_the_disk(place, error)
+        suspect_if(place.path.parent, error.__cause__ if isinstance(error, SpoolError) else error)
         message = f"agent.data_dir: {place.path}: {error}. Check the disk and permissions; it is tried again."
         raise SpoolUnusableError(message) from error
     finally:
@@ -106,7 +106,7 @@ def _sound(place: Place) -> tuple[apsw.Connection | None, str]:
     db = schema.connect(str(path))
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is set aside stays as it was found
     try:
-        why = _unsound(db, thorough=suspected(path.parent) is not None, working=place.working) or ""
+        why = _unsound(db, place, thorough=suspected(path.parent) is not None or _ends_early(path)) or ""
     except apsw.Error as error:
         if not _damaged(error) and not _resigned(place):
             db.close()
@@ -141,7 +141,14 @@ def _misbegun(path: Path) -> str | None:
     return None
 
 
-def _unsound(db: apsw.Connection, *, thorough: bool, working: Callable[[], None]) -> str | None:
+def _ends_early(path: Path) -> bool:
+    """Whether the file is shorter than it says. After a crash amid a checkpoint the WAL may hold the rest."""
+    with path.open("rb") as file:
+        pages = int.from_bytes(file.read(32)[28:])
+    return path.stat().st_size < pages * schema.PAGE
+
+
+def _unsound(db: apsw.Connection, place: Place, *, thorough: bool) -> str | None:
     """Why it cannot be gone on with.
 
     Not thorough: only what measuring needs, and the bytes of what is owed; the rest is checked as it is read.
@@ -153,10 +160,16 @@ def _unsound(db: apsw.Connection, *, thorough: bool, working: Callable[[], None]
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
     if not tables:
         return None
-    for check in ("quick_check",) if thorough else (f"quick_check({table})" for table in _SMALL if table in tables):
-        working()
-        if (said := db.execute(f"PRAGMA {check}").get) != "ok":
-            return str(said)
+    wreck = Wreck(place.path, b"", resigned=_resigned(place)) if thorough else None
+    try:
+        for table in sorted(tables) if wreck else tables.intersection(_SMALL):
+            place.working()
+            found = wreck.unsound(table) if wreck else str(db.execute(f"PRAGMA quick_check({table})").get)
+            if found not in (None, "ok"):
+                return found
+    finally:
+        if wreck:
+            wreck.close()
     query = "SELECT seq, crc, body FROM record"
     if not thorough:
         query += " WHERE seq > (SELECT coalesce(min(position), 0) FROM sink) ORDER BY seq DESC LIMIT ?"
@@ -164,7 +177,7 @@ def _unsound(db: apsw.Connection, *, thorough: bool, working: Callable[[], None]
         if zlib.crc32(body) != crc:
             return f"record {seq}: CRC does not match its bytes"
         if count % 10_000 == 0:
-            working()
+            place.working()
     return None
 
 
@@ -174,12 +187,6 @@ def _damaged(error: BaseException) -> bool:
         bad = (apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
         return extended(error) in bad
     return isinstance(error, apsw.CorruptError | apsw.NotADBError)
-
-
-def _suspect_the_disk(place: Place, error: BaseException) -> None:
-    cause = error.__cause__ if isinstance(error, SpoolError) else error
-    if isinstance(cause, apsw.IOError):
-        suspect(place.path.parent, str(error))
 
 
 def _resigned(place: Place) -> bool:

@@ -208,7 +208,7 @@ class _Salvage:
         )
         for first, last, since, until in holes:
             span = f"{rfc3339(since) if since else 'the beginning'} and {rfc3339(until) if until else 'the end'}"
-            self._quarantine(f"records {first} to {last}: {_LOST}; closed between {span}", b"")
+            self._quarantine(f"records {first} to {last}: their bytes are lost; closed between {span}", b"")
         if holes:
             self._incomplete.add("record")
         return sum(last - first + 1 for first, last, _, _ in holes)

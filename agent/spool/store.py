@@ -17,8 +17,8 @@ from agent.spool.lock import Lock
 from agent.spool.opening import FILE, Place, opened
 from agent.spool.retention import digest_days, expire, forget
 from agent.spool.space import free, make_room, refill
-from agent.spool.suspicion import suspect
-from agent.spool.transaction import transaction
+from agent.spool.suspicion import suspect, suspect_if
+from agent.spool.transaction import in_our_words, transaction
 from agent.spool.verify import quarantine, unsound_after
 from agent.usage import Cursor
 from agent.windows import Closed
@@ -80,6 +80,7 @@ class Spool:
                 raise
             spool.restored = found.reason
         except (apsw.Error, OSError, SpoolError) as e:
+            suspect_if(directory, e)
             lock.close()
             raise SpoolUnusableError(f"agent.data_dir: {directory / FILE}: {e}. It is tried again.") from e
         except BaseException:
@@ -108,36 +109,38 @@ class Spool:
 
     def snapshot(self) -> Snapshot:
         """The committed state that `Books` goes on from."""
-        cursors = {}
-        for source, body in self.db.execute("SELECT source, body FROM cursor"):
-            listing = frozenset(k for (k,) in self.db.execute("SELECT key FROM listing WHERE source=?", (source,)))
-            cursor = msgspec.json.decode(body, type=Cursor)
-            cursor.listing = self._listings[source] = listing
-            cursors[source] = cursor
-        rows = [msgspec.json.decode(body, type=Row) for (body,) in self.db.execute("SELECT body FROM resource")]
-        segments = msgspec.json.decode(self.meta("segments") or b"{}", type=dict[str, list[tuple[int, int]]])
-        return Snapshot(
-            cursors, rows, segments, msgspec.json.decode(self.meta("closings") or b"{}", type=dict[str, int])
-        )
+        with in_our_words(self.db):
+            cursors = {}
+            for source, body in self.db.execute("SELECT source, body FROM cursor"):
+                listing = frozenset(k for (k,) in self.db.execute("SELECT key FROM listing WHERE source=?", (source,)))
+                cursor = msgspec.json.decode(body, type=Cursor)
+                cursor.listing = self._listings[source] = listing
+                cursors[source] = cursor
+            rows = [msgspec.json.decode(body, type=Row) for (body,) in self.db.execute("SELECT body FROM resource")]
+            segments = msgspec.json.decode(self.meta("segments") or b"{}", type=dict[str, list[tuple[int, int]]])
+            return Snapshot(
+                cursors, rows, segments, msgspec.json.decode(self.meta("closings") or b"{}", type=dict[str, int])
+            )
 
     def unattributed(self, closed_since: int, after: int) -> list[tuple[int, str, int, UsageRecord]]:
         """Held usage of nobody: (seq, id, what is left of it, record) of the next first deltas beyond seq `after`."""
-        oldest = "SELECT seq FROM record WHERE kind='unattributed' AND closed>=? ORDER BY closed LIMIT 1"
-        first = self.db.execute(oldest, (closed_since,)).get
-        if not isinstance(first, int):
-            return []
-        query = (
-            "SELECT seq, start, key, body FROM record INDEXED BY record_offered"
-            " WHERE seq>? AND kind='unattributed' AND n=0 AND closed>=? ORDER BY seq LIMIT ?"
-        )
-        found = []
-        values = (max(after, first - 1), closed_since, OFFERED)
-        rows: list[tuple[int, int, bytes, bytes]] = list(self.db.execute(query, values))
-        for seq, start, key, body in rows:
-            deltas = self.db.execute("SELECT body FROM record WHERE start=? AND key=?", (start, key))
-            net = sum(UsageRecord.parse(delta).quantity for (delta,) in deltas)
-            found.append((seq, msgspec.json.decode(body)["id"], net, UsageRecord.parse(body)))
-        return found
+        with in_our_words(self.db):
+            oldest = "SELECT seq FROM record WHERE kind='unattributed' AND closed>=? ORDER BY closed LIMIT 1"
+            first = self.db.execute(oldest, (closed_since,)).get
+            if not isinstance(first, int):
+                return []
+            query = (
+                "SELECT seq, start, key, body FROM record INDEXED BY record_offered"
+                " WHERE seq>? AND kind='unattributed' AND n=0 AND closed>=? ORDER BY seq LIMIT ?"
+            )
+            found = []
+            values = (max(after, first - 1), closed_since, OFFERED)
+            rows: list[tuple[int, int, bytes, bytes]] = list(self.db.execute(query, values))
+            for seq, start, key, body in rows:
+                deltas = self.db.execute("SELECT body FROM record WHERE start=? AND key=?", (start, key))
+                net = sum(UsageRecord.parse(delta).quantity for (delta,) in deltas)
+                found.append((seq, msgspec.json.decode(body)["id"], net, UsageRecord.parse(body)))
+            return found
 
     def forget_sources(self, configured: set[str]) -> None:
         """Drop the cursors and marks of sources that are no longer read; their open windows stay until they close."""
@@ -283,14 +286,15 @@ class Spool:
         if now - self._maintained < MAINTENANCE:
             return
         self._maintained = now
-        self._verify(now)
-        digest_days(self.db, now)
-        if expire(self.db, now, retention, evidence_retention):
-            self._forgotten = now - 2 * retention
-            forget(self.db, self._forgotten)
-        refill(self.db, self.directory, self._reserve)
-        query = "SELECT count(*) FROM record WHERE kind='unattributed' AND closed>=?"
-        self.held_unattributed = int(str(self.db.execute(query, (now - hold,)).get))
+        with in_our_words(self.db):
+            self._verify(now)
+            digest_days(self.db, now)
+            if expire(self.db, now, retention, evidence_retention):
+                self._forgotten = now - 2 * retention
+                forget(self.db, self._forgotten)
+            refill(self.db, self.directory, self._reserve)
+            query = "SELECT count(*) FROM record WHERE kind='unattributed' AND closed>=?"
+            self.held_unattributed = int(str(self.db.execute(query, (now - hold,)).get))
 
     def _verify(self, now: int) -> None:
         """Read the next records again: rot is found while there may be another copy of what it took."""

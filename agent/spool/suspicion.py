@@ -4,6 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
+import apsw
+
 FILE = "suspect"
 
 
@@ -16,6 +18,12 @@ def suspect(directory: Path, why: str) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def suspect_if(directory: Path, error: BaseException | None) -> None:
+    """Leave the note where an error speaks of the disk or of the file, not of what was asked of it."""
+    if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError):
+        suspect(directory, str(error))
 
 
 def suspected(directory: Path) -> int | None:

@@ -66,6 +66,17 @@ class Wreck:
         else:
             yield from self._plain(table, columns)
 
+    def unsound(self, table: str) -> str | None:
+        """What is wrong with a table's pages and indexes: also those that end early, which SQLite takes for zeros."""
+        try:
+            said = str(self._db.execute(f"PRAGMA quick_check({table})").get)
+        except apsw.Error as error:
+            self._refused(error)
+            said = str(error)
+        if self._vfs.lost:
+            return f"{table}: pages are lost"
+        return None if said == "ok" else said
+
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()

@@ -23,6 +23,7 @@ COMMANDS = (
     "sink ls",
     "sink pause",
     "sink resume",
+    "sink totals",
     "sinks",
     "sources",
     "spool audit",

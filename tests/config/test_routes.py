@@ -29,7 +29,7 @@ def test_a_dimension_is_told_by_the_sinks_name_and_unit() -> None:
     assert found.measures is not None
     cpu, ram = found.measures["cpu_time"], found.measures["ram"]
     assert (cpu.name, cpu.unit, cpu.scale, cpu.rounding, found.timestamp) == ("cpu", "core-hour", 9, "half-up", "mid")
-    assert (ram.name, ram.unit, ram.scale) == ("ram", "byte·ms", 0)
+    assert (ram.name, ram.of("byte·ms").unit, ram.scale) == ("ram", "byte·ms", 0)
 
 
 def test_a_customer_is_told_by_the_sinks_own_id() -> None:
@@ -83,7 +83,8 @@ def test_a_billing_sink_is_asked_of_what_nobody_vouches_for() -> None:
 
 def test_a_section_is_kept_as_it_was_written() -> None:
     """The spool holds no value of the environment: what may be a secret there stays there."""
-    config = load(text(sinks=f"sinks: [{{{EVENTS.replace('b.example', '${HOST}')}, role: copy}}]"), HOST="b.example")
+    written = EVENTS.replace("https://b.example/events", "'https://${HOST}/events'")
+    config = load(text(sinks=f"sinks: [{{{written}, role: copy}}]"), HOST="b.example")
     assert b"${HOST}" in config.written_sinks["events"]
     kept = sink_of(config.written_sinks["events"], {"HOST": "c.example"})
     assert kept.destination != events(config).destination

@@ -124,3 +124,13 @@ def test_units_hold_so_many_base_units(base: str, unit: str, per: int) -> None:
     """A bill is wrong by this factor if it is."""
     assert units(base)[unit] == per
     assert next(iter(units(base).items())) == (base, 1)
+
+
+def test_the_unit_of_the_record_decides_not_that_of_todays_meter() -> None:
+    """§7: a dimension that moved to another meter, or a retired sink's, is never told 10⁹ times too much."""
+    hours = Measure("cpu", "core-hour", 3_600_000_000_000, 6, base="ns")
+    assert hours.of("ns") == hours
+    with pytest.raises(ValueError, match="core-hour cannot tell byte"):
+        hours.of("byte")
+    assert Measure("net", "GB", 1, 6, base="").of("byte").per == 10**9
+    assert Measure("net", "").of("byte") == Measure("net", "byte", base="byte")

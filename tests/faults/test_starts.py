@@ -12,6 +12,7 @@ import pytest
 
 from agent.errors import CannotStartError
 from agent.spool.lock import AnchorLocks
+from agent.spool.schema import connect
 from tests.conftest import require
 from tests.faults.process import Agent, Delivered, configuration
 from tests.real.burners import Group, anchor
@@ -30,7 +31,7 @@ def top() -> Iterator[Group]:
 
 def db_of(directory: Path) -> apsw.Connection:
     """The spool of an agent that has ended."""
-    return apsw.Connection(str(directory / "data" / "spool.db"))
+    return connect(str(directory / "data" / "spool.db"))
 
 
 def records(directory: Path) -> list[dict[str, Any]]:

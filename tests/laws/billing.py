@@ -19,7 +19,8 @@ from tests.spool.ledger import NOON, append, opened
 
 T = TypeVar("T")
 HOUR = 3600.0
-PER = {"one": 1, "seven": 7, "minute": 60, "hour": 3600}  # base units in each unit that is told
+UNDER_WAY = 300.0  # a request may be: less than a tenth of the least horizon, which is what the agent leaves for it
+PER = {"ns": 1, "core-second": 10**9, "core-minute": 60 * 10**9, "core-hour": 3600 * 10**9}  # ns in each
 LOST = Answer(outcome="ambiguous", why="no answer")
 PLAIN: Mapping[str, tuple[int, Answer]] = {  # how many halves of what was sent are billed, and what is answered
     "lose": (2, LOST),
@@ -32,7 +33,7 @@ PLAIN: Mapping[str, tuple[int, Answer]] = {  # how many halves of what was sent 
 }
 FATES = (
     *PLAIN,
-    *("", "half told", "413", "late", "late and lost", "claims", "sours"),
+    *("", "half told", "413", "late", "silent", "claims", "sours"),
     *("agent dies before", "agent dies after", "agent stops"),
 )
 Sayings = Mapping[int, tuple[Outcome, str]]
@@ -118,15 +119,17 @@ class Billing:
             return Answer(outcome="split", why="413", definite=True)
         if fate == "claims" and submission.tainted is None:
             return Answer(outcome="duplicate", why="an event with this id exists")
-        if fate in ("late", "late and lost"):
-            await asyncio.sleep(2 * HOUR)
-        if fate in ("late and lost", "sours", "agent dies after"):
+        if fate == "late":
+            await asyncio.sleep(UNDER_WAY)
+        if fate in ("silent", "sours", "agent dies after"):
             self._take(items)
+        if fate == "silent":
+            await asyncio.sleep(2 * HOUR)
         if fate == "sours":  # what it took it would refuse by now
             self.poison.add(items[0].seq)
         if fate.startswith("agent"):
             await self.strike(fate)
-        return LOST if fate in ("late and lost", "sours") else self._behave(items)
+        return LOST if fate in ("silent", "sours") else self._behave(items)
 
     def _behave(self, items: Sequence[Item]) -> Answer:
         """Answer for each; or, like OpenMeter, stop at the first that is refused, with what stands before it taken."""

@@ -47,6 +47,7 @@ def measured() -> Telemetry:
         telemetry.spool(SpoolLevels(2, 8192, 1 << 30, appended, 1, time.time_ns(), 0))
     telemetry.settled("files", "delivered", 3)
     telemetry.backlog("files", 1, time.time_ns())
+    telemetry.stuck("files", {})
     telemetry.clock_observed(Verdict.ACCEPTED, 5)
     return telemetry
 

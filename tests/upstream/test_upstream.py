@@ -1,6 +1,5 @@
 """The hostile billing system follows its own rules: each is its vendor's, and none is read from the agent."""
 
-import http.client
 import json
 import re
 import socket
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,15 +19,8 @@ import trustme
 from tests.upstream.plan import AMONG, DOES, Plan
 from tests.upstream.process import ROOT, Upstream, certificates, command
 from tests.upstream.rules import BATCH, JSON, SINGLE, V1, V3, Event
+from tests.upstream.sender import BROKEN, ask, billed, post, usage
 from tests.upstream.store import Store, read
-
-
-class Said(NamedTuple):
-    """An answer."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
 
 @pytest.fixture(scope="module")
@@ -43,43 +35,6 @@ def upstream(shared: Upstream) -> Iterator[Upstream]:
     """That process, well-behaved before and after."""
     yield shared
     shared.set_plan(**{name: value for name, value in vars(Plan()).items() if name not in ("fault", "among")})
-
-
-def usage(number: int | str, subject: str, value: object = "1", **more: Any) -> dict[str, Any]:
-    """One event; its id is one of the test's own, for its source is its subject."""
-    event = {"specversion": "1.0", "id": f"{number}", "source": subject, "type": "cpu", "subject": subject}
-    return {**event, "data": {"value": value}, **more}
-
-
-def post(
-    upstream: Upstream,
-    said: object,
-    path: str = V1,
-    kind: str | None = None,
-    context: ssl.SSLContext | None = None,
-    **headers: str,
-) -> Said:
-    """Send events on a connection of their own. Raises what http.client does when it breaks off."""
-    address = urlsplit(upstream.url)
-    host, port = address.hostname or "", address.port
-    connection = (
-        http.client.HTTPSConnection(host, port, timeout=10, context=context)
-        if context
-        else http.client.HTTPConnection(host, port, timeout=10)
-    )
-    body = said if isinstance(said, bytes) else json.dumps(said).encode()
-    kind = kind or (BATCH if isinstance(said, list) else SINGLE)
-    try:
-        connection.request("POST", path, body, {"Content-Type": kind, **headers})
-        response = connection.getresponse()
-        return Said(response.status, dict(response.getheaders()), response.read())
-    finally:
-        connection.close()
-
-
-def billed(upstream: Upstream, subject: str) -> Decimal:
-    """What a customer owes."""
-    return upstream.totals().sums.get((subject, "cpu"), Decimal(0))
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
@@ -222,17 +177,6 @@ def test_only_the_right_token_may_send_and_it_may_change(upstream: Upstream) -> 
     assert billed(upstream, "token") == 1
 
 
-def ask(upstream: Upstream, method: str, path: str) -> Said:
-    """A request that is no usage."""
-    connection = http.client.HTTPConnection(urlsplit(upstream.url).netloc, timeout=10)
-    try:
-        connection.request(method, path, headers={"WebHook-Request-Origin": "us.example"})
-        response = connection.getresponse()
-        return Said(response.status, dict(response.getheaders()), response.read())
-    finally:
-        connection.close()
-
-
 def test_a_webhook_allows_its_sender(upstream: Upstream) -> None:
     """CloudEvents web hooks §4.2."""
     allowed = ask(upstream, "OPTIONS", "/hook")
@@ -250,8 +194,6 @@ def test_openmeter_lists_its_meters(upstream: Upstream) -> None:
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
-
-BROKEN = (ConnectionError, http.client.HTTPException)
 
 
 @pytest.mark.parametrize("commit", [True, False])

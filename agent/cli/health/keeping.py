@@ -13,12 +13,16 @@ from agent.spool import glance
 from agent.spool.ledger import Ledger, opened
 
 LATE = 3600 * NS_PER_S  # a backlog older than this has outlived most outages
+STALL_SWEEPS = 3  # sample intervals without a commit after which something is wrong, as /healthz has it
 FILE = "spool.db"
 SALVAGE = "Delete nothing: the next start sets it aside and salvages it. `metering-agent spool fsck` reads all of it."
 
 
-def spool(cfg: Config, now: int) -> tuple[list[Check], ClockState | None, int | None]:
-    """The checks, the clock that it keeps, and the pid of the agent on it (0: out of sight; None: none runs)."""
+def spool(cfg: Config, now: int, boottime: int, boot: str) -> tuple[list[Check], ClockState | None, int | None]:
+    """The checks, the clock that it keeps, and the pid of the agent on it (0: out of sight; None: none runs).
+
+    `now`: the wall clock; `boottime`: the time in the boot of this id; all in ns.
+    """
     directory = cfg.agent.data_dir
     try:
         there = existing(directory / FILE)
@@ -38,11 +42,25 @@ def spool(cfg: Config, now: int) -> tuple[list[Check], ClockState | None, int | 
     try:
         with opened(directory) as db:
             found += _stands(cfg, db, there, now)
+            found += _swept(cfg, db, boottime, boot) if agent is not None else []
             return found, glance.clock_state(db), agent
     except AgentError as error:
         cure = SALVAGE
         found.append(judged("spool", "file", "required", holds=False, found=str(error), cure=cure))
         return found, None, agent
+
+
+def _swept(cfg: Config, db: Ledger, boottime: int, boot: str) -> Iterator[Check]:
+    """Of each source, whether the agent that runs has committed a sweep lately."""
+    cursors = glance.cursors(db)
+    limit = STALL_SWEEPS * max(cfg.agent.sample_interval, 10 * NS_PER_S)
+    for source in cfg.sources:
+        cursor = cursors.get(source.id)
+        age = boottime - cursor.stamp if cursor is not None and cursor.boot == boot else None
+        found = f"{max(0, age) // NS_PER_S:,} s ago" if age is not None else "none in this boot"
+        cure = "The agent's log says why: `journalctl -u metering-agent`, or where else it goes."
+        fresh = age is not None and age <= limit
+        yield judged("spool", f"last sweep of {source.id}", "required", fresh, found, cure)
 
 
 def _stands(cfg: Config, db: Ledger, file: Path, now: int) -> Iterator[Check]:
