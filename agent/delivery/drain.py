@@ -26,6 +26,7 @@ GATHER_SECONDS = 0.004  # answers that come within it share one commit
 IDLE_SECONDS = 60.0  # a look that nothing asked for
 FULL_SECONDS = 5.0  # between two tries to settle anything on a full disk
 AHEAD = 2  # submissions taken for each that may be under way, so that a slot never waits for the disk
+TOO_LATE = Answer(outcome="retry", why="not sent again: its turn came too late", left=False)
 HELD_BACK = Answer(outcome="retry", why="not sent: taken ahead, and held back", left=False)
 
 
@@ -270,6 +271,8 @@ class Drain:
         self.stir()
 
     async def _attempt(self, submission: Submission, began: int) -> Answer:
+        if submission.attempts and forgotten(submission.tainted, self.sink.terms, began):
+            return TOO_LATE
         try:
             if self.sink.terms.staged and not submission.attempts:
                 await self.sink.stage(submission)

@@ -1,6 +1,7 @@
 """Who this spool belongs to: epoch, machine fingerprint, and the witness that betrays a restored copy."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -87,6 +88,9 @@ class Witness:
             os.close(self._files.pop())
 
 
+_PASSING = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)  # what a disk says that may work later
+
+
 def private_directory(path: Path, key: str) -> Path:
     """Make `path` a directory that only we can read, durably. Errors name the configuration key."""
     try:
@@ -100,6 +104,8 @@ def private_directory(path: Path, key: str) -> Path:
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as e:
+        if e.errno in _PASSING:
+            raise SpoolUnusableError(f"{key}: {path}: {e.strerror}. Mend the disk; it is tried again.") from e
         cure = f"Make it a writable directory of uid {os.geteuid()}, or name another in {key}."
         raise CannotStartError(f"{key}: {path}: {e.strerror}. {cure}") from e
     return path

@@ -1,5 +1,6 @@
 """Locks: one agent per data directory, one per anchor of a kernel (L2)."""
 
+import contextlib
 import fcntl
 import os
 import time
@@ -32,8 +33,9 @@ class Lock:
             if while_waiting is not None:
                 while_waiting()
             time.sleep(_PAUSE)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # for a message only: a full disk must not forbid a start
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def _taken(self) -> bool:
         try:

@@ -1,5 +1,6 @@
 """Opening the spool and committing sweeps to it. See the package docstring for its invariants."""
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -212,7 +213,8 @@ class Spool:
             if commit.source is not None and commit.cursor is not None:
                 self._listings[commit.source] = commit.cursor.listing
         self._meta_written.update(values)
-        self._witness.write(number)
+        with contextlib.suppress(OSError):  # a witness that is behind only says less
+            self._witness.write(number)
         return seqs
 
     def _put(self, name: str, value: bytes) -> None:
