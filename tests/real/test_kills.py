@@ -38,7 +38,7 @@ CALLS = {
     "ftruncate": "ftruncate",
     "openat": "openat",
 }
-STRIDE = 3  # of pwrite64: most of them write one page of a transaction that ends with an fdatasync
+STRIDE = 7  # of pwrite64: most of them write one page of a transaction that ends with an fdatasync
 WORKERS = 2
 
 
@@ -176,7 +176,7 @@ def test_a_kill_at_any_system_call_of_the_recorded_script_leaves_the_same_record
     commits = ("sweep commit", "freeze commit", "leaving commit", "settle commit", "cut commit")
     for phase in (*commits, "temp write", "rename"):
         assert struck[phase] >= 3, phase
-    intro = f"SEED={seed}: SIGKILL at every system call that changes a file (pwrite64: at every {STRIDE}rd); each time"
+    intro = f"SEED={seed}: SIGKILL at every system call that changes a file (pwrite64: at every {STRIDE}th); each time"
     intro += " the records, marks, evidence and lines of a run without:"
     publish("kills of the recorded script", [intro, *histogram(harm.struck, "phase")])
 
