@@ -1,7 +1,8 @@
 """Delivery over HTTP: a backlog through a drain and the CloudEvents sink to a receiver that answers after 20 ms.
 
-The receiver is a process of its own. Beside the agent, a plain loop of httpx posts the same bodies from memory: it
-keeps nothing, settles nothing, and forgets what it has sent when it is killed.
+The receiver is a process of its own. Beside the agent, a plain loop of httpx posts as many bytes from memory: it keeps
+nothing, settles nothing, and forgets what it has sent when it is killed. And OpenTelemetry Collector exports as many
+data points from its queue on disk, synced as the spool is, and as it is by default.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct, structs
 
 from bench import spool
+from bench.collector import NotBuiltError
+from bench.exporter import exported
 from bench.fresh import Timed, fresh
 from bench.process import reset_high_water, status
 from bench.receiver import LATENCY_MS, receiving
@@ -52,13 +55,13 @@ class Work(Struct):
 class Sent(Timed):
     """What it came to; times in seconds, sizes in bytes."""
 
-    seconds: float
-    cpu: float
-    records: int
-    resident: int  # once the first records are acknowledged
-    last: int  # once the last are
-    most: int
     durability: str
+    records: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+    resident: int = 0  # once the first records are acknowledged
+    last: int = 0  # once the last are
+    most: int = 0
 
 
 def deliver(work: Work) -> Sent:
@@ -78,7 +81,7 @@ def deliver(work: Work) -> Sent:
     sink = CloudEventsSink(
         spool.SINK, "billing", work.url, max_batch=work.batch, concurrency=work.concurrency, timeout=30 * 10**9
     )
-    out = Sent(time.time(), 0, 0, 0, 0, 0, 0, 0, f"synchronous={store.db.pragma('synchronous')}")
+    out = Sent(time.time(), 0, f"synchronous={store.db.pragma('synchronous')}")
     with ThreadPoolExecutor(1) as thread:
         cpu, began = time.process_time(), time.perf_counter()
         asyncio.run(_drain(sink, route, outbox, thread, out))
@@ -117,7 +120,7 @@ async def _drain(sink: "Sink", route: "Route", outbox: "Outbox", thread: ThreadP
 
 def post(work: Work) -> Sent:
     """The naive client: the same requests from memory, by httpx and nothing else."""
-    out = Sent(time.time(), 0, 0, 0, 0, 0, 0, 0, "none")
+    out = Sent(time.time(), 0, "none")
     cpu, began = time.process_time(), time.perf_counter()
     asyncio.run(_post(work, out))
     out.seconds, out.cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -150,18 +153,26 @@ async def _post(work: Work, out: Sent) -> None:
 
 def run(scale: Scale, data: Path) -> None:
     """Print the tables."""
-    print(f"each request is answered after {LATENCY_MS} ms; synchronous=2 is FULL")
+    print(
+        f"each request is answered after {LATENCY_MS} ms; synchronous=2 is FULL; the peers get a tenth of the records"
+    )
     for records, batch, concurrency, budget in (
         (scale.records // 50, 1, 32, "≥ 1,000 /s"),
         (scale.records // 5, 100, 8, "≥ 10,000 /s"),
     ):
         work = Work(max(spool.BATCH, records), batch, concurrency, "")
+        tenth = structs.replace(work, records=work.records // 10)  # one client and the Collector's feeding are slow
         columns = {
             "agent": _agent(work, data),
             "in core-seconds": _agent(structs.replace(work, rounds=True), data),
-            "httpx, one client": _measured(post, work),
-            "httpx, one each": _measured(post, structs.replace(work, apart=True)),
+            "httpx, one client": _measured(post, tenth),
+            "httpx, one each": _measured(post, structs.replace(tenth, apart=True)),
         }
+        try:
+            columns["Collector, synced"] = _collector(tenth, scale, data, synced=True)
+            columns["Collector"] = _collector(tenth, scale, data, synced=False)
+        except NotBuiltError as error:
+            print(f"without OpenTelemetry Collector: {error}")
         _table(f"{count(work.records)} records, batch {batch}, {concurrency} under way", columns, budget)
     whole = _agent(Work(scale.records, 1_000, 8, ""), data)
     _table(f"{count(scale.records)} records, batch 1,000, 8 under way", {"agent": whole}, "")
@@ -172,6 +183,16 @@ def _agent(work: Work, data: Path) -> Sent:
     with tempfile.TemporaryDirectory(dir=data) as directory:
         fresh(spool.fill, spool.Work(work.records, directory))
         return _measured(deliver, structs.replace(work, data=directory))
+
+
+def _collector(work: Work, scale: Scale, data: Path, *, synced: bool) -> Sent:
+    requests = work.records // work.batch
+    with tempfile.TemporaryDirectory(dir=data) as directory:
+        began = time.time()
+        out = exported(requests, work.batch, work.concurrency, Path(directory), synced=synced, build=scale.build)
+        durability = "fsync" if synced else "no fsync"
+        records = requests * work.batch
+        return Sent(began, time.time(), durability, records, out.seconds, out.cpu, out.resident, out.last, out.most)
 
 
 def _measured(measure: Callable[[Work], Sent], work: Work) -> Sent:

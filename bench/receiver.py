@@ -1,6 +1,7 @@
-"""A billing system that takes whatever it is posted, each request after the same time: `python -m bench.receiver MS`.
+"""A billing system that takes whatever it is posted, each request after the same time.
 
-It runs in a process of its own, writes its port to stdout, and when stdin ends, what it took.
+`python -m bench.receiver MS PORT MOST` is a process of its own. It writes its port to stdout, and what it took when
+that is MOST requests, or when stdin ends.
 """
 
 import asyncio
@@ -37,14 +38,20 @@ class Receiver:
 
     def took(self) -> Took:
         """End it; what it took."""
-        said, _ = self._process.communicate()
-        return msgspec.json.decode(said, type=Took)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return self.took_all()
+
+    def took_all(self) -> Took:
+        """Wait until it took as many as it is to take; what it took."""
+        assert self._process.stdout is not None
+        return msgspec.json.decode(self._process.stdout.readline(), type=Took)
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiver]:
-    """A receiver for as long as this lasts."""
-    command = [sys.executable, "-m", "bench.receiver", str(LATENCY_MS), str(port)]
+def receiving(port: int = 0, most: int = sys.maxsize) -> Iterator[Receiver]:
+    """A receiver for as long as this lasts, or until it took so many requests."""
+    command = [sys.executable, "-m", "bench.receiver", str(LATENCY_MS), str(port), str(most)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Receiver(process)
@@ -55,8 +62,8 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
 class _Connection(asyncio.Protocol):
     """One request after another, each with a Content-Length; nothing else is understood."""
 
-    def __init__(self, took: Took, seconds: float) -> None:
-        self._took, self._seconds = took, seconds
+    def __init__(self, took: Took, seconds: float, most: int, enough: asyncio.Event) -> None:
+        self._took, self._seconds, self._most, self._enough = took, seconds, most, enough
         self._pending = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,14 +88,19 @@ class _Connection(asyncio.Protocol):
         self._took.last = time.time()
         with suppress(RuntimeError):  # it hung up
             self._transport.write(REPLY)
+        if self._took.requests == self._most:
+            self._enough.set()
 
 
-async def serve(milliseconds: int, port: int) -> None:
-    """Take requests until stdin ends."""
-    took, loop = Took(), asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(took, milliseconds / 1000), "127.0.0.1", port, backlog=1024)
+async def serve(milliseconds: int, port: int, most: int) -> None:
+    """Take requests until stdin ends, or there were enough."""
+    took, loop, enough = Took(), asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin, enough.set)
+    server = await loop.create_server(
+        lambda: _Connection(took, milliseconds / 1000, most, enough), "127.0.0.1", port, backlog=1024
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
+    await enough.wait()
     server.close()
     print(msgspec.json.encode(took).decode(), flush=True)
 

@@ -30,6 +30,8 @@ from tests.delivery.fakes import (
 )
 from tests.spool.ledger import NOON, S, minutes, record
 
+pytestmark = pytest.mark.timeout(300)  # many examples on a slow machine
+
 BATCHES = Terms(max_batch=4)
 SINGLE = Terms(max_batch=1, concurrency=3)
 FORGETFUL = Terms(max_batch=2, dedupe_horizon=0)

@@ -32,6 +32,8 @@ from tests.delivery.fakes import (
 )
 from tests.spool.ledger import S, minutes, record
 
+pytestmark = pytest.mark.timeout(300)  # many examples on a slow machine
+
 
 def stopped(life: Life, when: Callable[[], bool]) -> None:
     """Cancelled at that moment, as when the budget of a shutdown is spent."""

@@ -26,6 +26,8 @@ from agent.spool.outbox import STUCK
 from tests.laws.billing import FATES, HOUR, PER, Billing, Life, Timeless, base, now
 from tests.spool.ledger import DAY, NOON, S, record
 
+pytestmark = pytest.mark.timeout(300)  # many examples on a slow machine
+
 Owed = dict[tuple[str, str], Fraction]  # by customer and dimension, in base units
 
 

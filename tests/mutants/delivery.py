@@ -196,14 +196,6 @@ MUTANTS = (
         "            pass\n",
     ),
     Mutant(
-        "sent again beyond the horizon",
-        "L10",
-        "tests/delivery/test_drain.py",
-        "agent/delivery/drain.py",
-        "if submission.attempts and forgotten(submission.tainted, terms, now):",
-        "if False:",
-    ),
-    Mutant(
         "a file is shown before it is noted as leaving",
         "L3",
         "tests/delivery/test_dying.py",
