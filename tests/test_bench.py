@@ -33,6 +33,15 @@ def test_the_spool_bench_prints_rates_beside_machine_durability_and_budget(tmp_p
         assert part in text
 
 
+@pytest.mark.timeout(180)
+def test_the_delivery_bench_prints_rates_beside_peers_durability_and_budget(tmp_path: Path) -> None:
+    """Every record is acknowledged once, in as many requests as its batches make: else it fails."""
+    text = printed("delivery", data=tmp_path)
+    for part in ("machine:", "synchronous=2", "batch 1, 32 under way", "httpx, one each", "≥ 1,000 /s", "≥ 10,000 /s"):
+        assert part in text
+    assert "batch 1,000, 8 under way" in text
+
+
 @pytest.mark.real
 def test_the_sweep_bench_meters_real_groups_and_removes_them(tmp_path: Path) -> None:
     """Three groups through every stage; none is left."""

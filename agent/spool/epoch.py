@@ -16,6 +16,7 @@ from agent.spool.identity import Identity
 from agent.spool.transaction import transaction
 from agent.usage import Cursor
 
+_CARRIED = "SELECT customer, dimension, value, grain FROM remainder WHERE value<>'0' ORDER BY sink, customer, dimension"
 MEASURING = ("cursor", "listing", "resource")  # marks and open windows
 
 
@@ -59,12 +60,19 @@ def doubt(db: apsw.Connection, now: int, why: str) -> None:
 
 
 def _hold(db: apsw.Connection, now: int, reason: str) -> None:
-    """Nothing of it is sent before a person says so: not what was frozen, nor what waited, nor what was never seen."""
+    """Nothing of it is sent before a person says so: not what was frozen, nor what waited, nor what was never seen.
+
+    What rounding has left stays with the former epoch, which may go on elsewhere: it would be billed twice.
+    """
+    carried = [f"{c} {d} {value}/{grain}" for c, d, value, grain in db.execute(_CARRIED)]
+    if carried:
+        why = f"left with the former epoch, in base units: {', '.join(carried)}"
+        db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,'agent','remainders',?)", (now, why))
+        db.execute("DELETE FROM remainder")
     last = db.execute("SELECT max(seq) FROM record").get
     if last is None:
         return
     db.execute("INSERT INTO held VALUES(1,?,?,?)", (last, reason, now))
-    give_back(db, "outcome IS NULL", now)
     db.execute("DELETE FROM item WHERE outcome IS NULL")
     db.execute("UPDATE submission SET settled=? WHERE settled IS NULL", (now,))
     db.execute("UPDATE sink SET position=max(position, ?)", (last,))

@@ -10,7 +10,7 @@ from agent.errors import SpoolUnusableError
 from agent.spool.outbox import Outbox
 from agent.spool.verify import fsck
 from tests.laws.scene import MINUTE
-from tests.spool.damage import damaged, delivering, flip, pages_of, stopped, whys
+from tests.spool.damage import PAGE, damaged, delivering, flip, pages_of, stopped, whys
 from tests.spool.ledger import NOON, append, ledger, minutes, opened, record
 from tests.spool.owed import due, freeze, outcomes, registered, standing, verbatim
 
@@ -158,21 +158,25 @@ def test_what_was_frozen_can_be_sent_though_its_record_is_lost(tmp_path: Path) -
     after.spool.close()
 
 
-def test_the_old_file_stays_as_it_was_found_with_its_wal(tmp_path: Path) -> None:
-    """DESIGN §6: set aside, never deleted; nothing is checkpointed into it."""
+@pytest.mark.parametrize("place", [1, 3 * PAGE + 900])
+def test_the_old_file_stays_as_it_was_found_with_its_wal(tmp_path: Path, place: int) -> None:
+    """DESIGN §6: set aside, never deleted; nothing is checkpointed into it, by the look that condemned it neither."""
     spool = delivering(tmp_path).spool
+    spool.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    append(spool, record(12))
     copy = tmp_path / "copy"
     shutil.copytree(tmp_path / "data", copy / "data")
     spool.close()
     (copy / "data/spool.db-shm").unlink()
     with (copy / "data/spool.db").open("r+b") as file:
-        file.write(b"Sqlite")  # a bit of its first byte but one
+        file.seek(place)
+        file.write(b"rot")
     kept = {name: (copy / "data" / name).read_bytes() for name in ("spool.db", "spool.db-wal")}
     spool = opened(copy, now=NOON + 7, run_dir=tmp_path / "run")
     for name, content in kept.items():
         aside = name.replace("spool.db", f"spool.db.corrupt-{NOON + 7}")
         assert (copy / "data" / aside).read_bytes() == content
-    assert len(ledger(spool)) == 12
+    assert len(ledger(spool)) == 13
     spool.close()
 
 
@@ -185,9 +189,10 @@ def test_two_damages_at_one_instant_get_two_names(tmp_path: Path) -> None:
 
 
 def test_an_old_file_that_is_put_back_is_found_out(tmp_path: Path) -> None:
-    """§9: a later epoch has run here."""
+    """§9: a later epoch has run here; the run directory knows it, if nothing else does."""
     damaged(tmp_path, delivering(tmp_path).spool, "evidence").close()
     data = tmp_path / "data"
+    (data / "witness").unlink()
     (data / f"spool.db.corrupt-{NOON + 7}").rename(data / "spool.db")
     spool = opened(tmp_path, now=NOON + 8)
     assert "a later epoch" in (spool.restored or "")

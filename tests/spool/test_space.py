@@ -215,6 +215,63 @@ def test_what_waits_for_a_person_never_expires(tmp_path: Path) -> None:
     spool.close()
 
 
+@pytest.mark.parametrize("outcome", [None, "conflict", "rejected", "ambiguous", "unrouted"])
+def test_what_is_open_or_stuck_at_any_sink_never_expires(tmp_path: Path, outcome: str | None) -> None:
+    """L8: that a sink's position is past it says nothing of what came of it."""
+    spool, outbox = sent_and_old(tmp_path, "fast", "slow")
+    send(outbox, "fast", 6)
+    send(outbox, "slow", 6)
+    spool.db.execute("UPDATE item SET outcome=? WHERE sink=2 AND seq=2", (outcome,))
+    for _ in range(3):
+        digest_days(spool.db, NOON + 400 * DAY)
+        expire(spool.db, NOON + 400 * DAY, DAY, DAY)
+    assert [seq for seq, *_ in ledger(spool)] == [2]
+    assert list(spool.db.execute("SELECT sink, seq FROM item")) == [(1, 2), (2, 2)]
+    assert list(spool.db.execute("SELECT seq FROM known")) == [(2,)]
+    assert len(list(spool.db.execute("SELECT id FROM submission"))) == 2
+    spool.close()
+
+
+def test_with_a_record_goes_all_that_became_of_it(tmp_path: Path) -> None:
+    """§8: items also at sinks that were removed, and a submission, split or not, when the last of it is gone."""
+    spool, outbox = sent_and_old(tmp_path, "files", "former")
+    send(outbox, "former", 6)
+    outbox.remove(outbox.sinks()["former"])
+    with outbox.transaction():
+        known = outbox.sinks()["files"]
+
+        def line(seq: int, _kind: str, body: bytes) -> Rendered:
+            return Draft(seq, record_id(body).bytes, body)
+
+        (whole,) = outbox.freeze(known, line, batches=1, max_batch=6, max_bytes=MIB, now=NOON)
+        outbox.attempted(whole, NOON, NOON, "split", "413")
+        outbox.split(whole, [(1, 2), (3, 4, 5, 6)], None, NOON)
+        for part in outbox.due(known, NOON, 9, ()):
+            outbox.attempted(part, NOON, NOON, "delivered", "")
+            outbox.settle(part, {item.seq: ("delivered", "") for item in part.items}, NOON)
+    digest_days(spool.db, NOON + 400 * DAY)
+    expire(spool.db, NOON + 400 * DAY, DAY, DAY)
+    parts = "SELECT first, last FROM submission ORDER BY id"
+    assert list(spool.db.execute(parts)) == [(1, 6), (1, 6), (3, 6)]
+    digest_days(spool.db, NOON + 400 * DAY)
+    expire(spool.db, NOON + 400 * DAY, DAY, DAY)
+    for table in ("record", "item", "known", "submission", "attempt"):
+        assert list(spool.db.execute(f"SELECT * FROM {table}")) == [], table
+    assert spool.meta("expired") == b"6"
+    spool.close()
+
+
+def test_a_sink_that_has_ended_holds_nothing_back(tmp_path: Path) -> None:
+    """What came after its end it is not owed."""
+    spool, outbox = sent_and_old(tmp_path, "files", "ended")
+    send(outbox, "files", 6)
+    send(outbox, "ended", 2)
+    spool.db.execute("UPDATE sink SET until=2 WHERE id='ended'")
+    digest_days(spool.db, NOON + 400 * DAY)
+    assert expire(spool.db, NOON + 400 * DAY, DAY, DAY) == 3
+    spool.close()
+
+
 def test_records_within_their_retention_stay(tmp_path: Path) -> None:
     """DESIGN §6: the ledger is kept at least so long, to the nanosecond."""
     spool, outbox = sent_and_old(tmp_path, "files")

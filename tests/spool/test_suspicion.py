@@ -18,17 +18,17 @@ from agent.spool.suspicion import suspected
 from agent.spool.verify import SLICE, fsck
 from tests.laws.life import Life
 from tests.laws.scene import MINUTE, S
-from tests.spool.damage import PAGE, delivering, flip, pages_of, root, stopped
+from tests.spool.damage import PAGE, delivering, flip, pages_of, root, stopped, whys
 from tests.spool.ledger import NOON, append, ledger, minutes, opened
 from tests.spool.owed import due, freeze, outcomes, registered, standing
 
 
 def metered(path: Path) -> Life:
-    """An agent with a closed window behind it and an open one."""
+    """An agent with a closed window of 60 behind it and an open one of 12; it closed 10 s after the window's end."""
     life = Life(path)
     life.start().sweep()
-    life.kernel.burn("a.slice/u", 40)
-    life.sweep(after=MINUTE)
+    life.kernel.burn("a.slice/u", 70)
+    life.sweep(after=MINUTE + 10 * S)
     life.kernel.burn("a.slice/u", 2)
     life.sweep(after=20 * S)
     return life
@@ -59,7 +59,7 @@ def test_marks_that_agree_with_the_witness_go_on(tmp_path: Path) -> None:
     life.pass_time(20 * S)
     life.start().sweep()
     assert life.spool.restored is not None
-    assert life.total() == 142
+    assert life.total() == 172
     life.sweep(after=MINUTE)
     assert [r.kind for r in life.records() if r.kind == "gap"] == []
     assert len({r.source for r in life.records()}) == 2
@@ -73,7 +73,7 @@ def test_marks_that_do_not_agree_are_dropped_and_leave_a_gap(tmp_path: Path, cha
     witness(life, lambda seen: seen + change)
     life.kernel.burn("a.slice/u", 100)
     life.start().sweep()
-    assert life.total() == 40
+    assert life.total() == 60
     assert [r.reason for r in life.records() if r.kind == "gap"] == ["new_epoch"]
     assert bool(list(life.spool.db.execute("SELECT * FROM held"))) == (change > 0)
 
@@ -88,7 +88,7 @@ def test_a_lost_mark_or_open_window_leaves_a_gap_since_the_window_began(tmp_path
     (gap,) = [r for r in life.records() if r.kind == "gap"]
     assert (gap.start, gap.end) == (NOON + MINUTE, life.wall)
     assert str(gap.metadata["because"]).startswith("unsound spool set aside")
-    assert life.total() == 40
+    assert life.total() == 60
 
 
 # -- what is held gives back what rounding took ------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def rounded(seq: int, _kind: str, body: bytes) -> Rendered:
     return Draft(seq, record_id(body).bytes, b"0", rounding=msgspec.json.encode(carried))
 
 
-def test_what_will_be_rendered_anew_gives_its_rounding_back(tmp_path: Path) -> None:
+def test_what_rounding_left_stays_with_the_epoch_that_a_copy_was_made_of(tmp_path: Path) -> None:
     """ACCOUNTING §7: Σ submitted + Σ remainders = Σ usage, also when a clone holds what it had frozen."""
     outbox = Outbox(opened(tmp_path))
     sink = registered(outbox)
@@ -112,7 +112,8 @@ def test_what_will_be_rendered_anew_gives_its_rounding_back(tmp_path: Path) -> N
     outbox.spool.close()
     after = Outbox(opened(tmp_path, fingerprint={"machine_id": "other"}))
     assert outcomes(after) == {1: "ambiguous", 2: "ambiguous"}
-    assert after.remainder(standing(after), "acme", "cpu") == (2, 1)
+    assert after.remainder(standing(after), "acme", "cpu") == (0, 1)
+    assert whys(after.spool, "remainders") == ["left with the former epoch, in base units: acme cpu 4/1"]
     assert (standing(after).position, due(after), after.backlog(standing(after))[0]) == (4, [], 0)
     after.spool.close()
 
