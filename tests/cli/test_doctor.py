@@ -214,6 +214,7 @@ def test_another_user_is_told_what_it_could_not_see() -> None:
         path.chmod(0o644)
         (home / "data").mkdir(mode=0o700)
         (home / "data/token").write_text("x")
+        diagnosed(path)  # what is loaded where it is needed is loaded while it can be read
         child = os.fork()
         if child == 0:  # nobody may read this interpreter's own files, so that it could not start another
             os.setgroups([])
