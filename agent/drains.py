@@ -15,7 +15,8 @@ from agent.sinks import Sink
 from agent.sources import kernel
 from agent.spool.outbox import Outbox
 from agent.spool.remainders import close_out
-from agent.sweeps import OnThread, either
+from agent.spool.thread import OnThread
+from agent.sweeps import either
 from agent.telemetry import SpoolLevels
 
 CHANGE_SECONDS = 5.0  # how long a reload waits for what is under way at a sink that changes

@@ -3,25 +3,16 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable
 
 from agent.errors import SourceError, SpoolFullError
 from agent.metering import Metering
 from agent.model import NS_PER_S
 from agent.reporting import Reporter
 from agent.sources import Source, Watched, kernel
+from agent.spool.thread import OnThread
 
 IDLE_SECONDS = 1.0  # between two looks at watched sources when there are none to look at
-
-T = TypeVar("T")
-
-
-class OnThread(Protocol):
-    """Runs a blocking call on the spool's thread."""
-
-    def __call__(self, act: Callable[..., T], *args: object) -> Awaitable[T]:
-        """Its result."""
 
 
 class Sweeps:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-from agent.delivery.drain import Drain, OnThread, Turn
+from agent.delivery.drain import Drain, Turn
 from agent.delivery.rendering import Route
 from agent.sinks import Sink
 from agent.spool.outbox import Outbox
+from agent.spool.thread import OnThread
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,9 +9,10 @@ from agent.cli.explain import Customer, Explained, OfResource, Part, Told
 from agent.cli.show import amount, bearer, group, moment, natural, seconds, span
 from agent.kinds import METERS
 from agent.record import UsageRecord, with_seq
-from agent.spool.deliveries import Carried, Delivery, Rounding
+from agent.spool.deliveries import Delivery
 from agent.spool.ledger import Entry
-from agent.spool.outbox import BILLED
+from agent.spool.rounding import Carried, Rounding
+from agent.spool.schema import BILLED
 
 FLAGS = {
     "interpolated": "nobody looked for over 3 sample intervals; what the counter moved was spread evenly over them",

@@ -53,11 +53,6 @@ class SinkSection(Section):
         """The dimensions it takes; None: all."""
         return None
 
-    @property
-    def destination(self) -> tuple[str, ...]:
-        """What may not change while something that was frozen for it is unsettled."""
-        raise NotImplementedError
-
 
 class FileSink(SinkSection):
     """Records as lines of JSON, in files that appear whole."""
@@ -69,7 +64,7 @@ class FileSink(SinkSection):
 
     @property
     def destination(self) -> tuple[str, ...]:
-        """The directory."""
+        """What may not change while something that was frozen for it is unsettled: the directory."""
         return self.kind, str(self.path)
 
 
@@ -140,7 +135,7 @@ class CloudEvents(SinkSection):
 
     @property
     def destination(self) -> tuple[str, ...]:
-        """Whom it is sent to, and in which form."""
+        """What may not change while something that was frozen for it is unsettled: whom it goes to, in which form."""
         return self.kind, self.profile, self.url
 
 

@@ -8,8 +8,7 @@ submissions that may have left, and says so.
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable
 
 from msgspec import Struct, structs
 
@@ -20,21 +19,14 @@ from agent.errors import SinkError, SpoolFullError
 from agent.model import NS_PER_S
 from agent.sinks import Answer, Sink
 from agent.spool.outbox import Outbox, Submission
+from agent.spool.thread import OnThread
 
-T = TypeVar("T")
 GATHER_SECONDS = 0.004  # answers that come within it share one commit
 IDLE_SECONDS = 60.0  # a look that nothing asked for
 FULL_SECONDS = 5.0  # between two tries to settle anything on a full disk
 AHEAD = 2  # submissions taken for each that may be under way, so that a slot never waits for the disk
 TOO_LATE = Answer(outcome="retry", why="not sent again: its turn came too late", left=False)
 HELD_BACK = Answer(outcome="retry", why="not sent: taken ahead, and held back", left=False)
-
-
-class OnThread(Protocol):
-    """Runs a blocking call on the spool's thread."""
-
-    def __call__(self, act: Callable[..., T], *args: object) -> Awaitable[T]:
-        """Its result."""
 
 
 class Settled(Struct, frozen=True):
@@ -132,8 +124,7 @@ class Drain:
         """After `run` was cancelled: note that what was taken ahead has not left."""
         if self._turning is not None:
             await self._turning
-        self._back += [_Back(s, HELD_BACK, self._billing(), 0) for s in self._ready]
-        self._ready.clear()
+        self._hold_ready()
         await self._on_thread(self._settle_and_take, self._back, 0, frozenset())
 
     async def _agree(self) -> bool:
@@ -241,8 +232,11 @@ class Drain:
             self._flying[submission.id] = asyncio.create_task(self._fly(submission))
         shut = self._pace.tripped or self._monotonic() < self._pace.opens_at
         if shut or not self._taking:  # what was taken ahead waits in the spool
-            self._back += [_Back(s, HELD_BACK, self._billing(), 0) for s in self._ready]
-            self._ready.clear()
+            self._hold_ready()
+
+    def _hold_ready(self) -> None:
+        self._back += [_Back(s, HELD_BACK, self._billing(), 0) for s in self._ready]
+        self._ready.clear()
 
     async def _fly(self, submission: Submission) -> None:
         """One attempt, from its slot to its answer."""

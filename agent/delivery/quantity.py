@@ -8,6 +8,8 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
+from agent.spool.rounding import Carried
+
 _TIMES = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}  # in ms
 _SIZES = {
     "byte": 1,
@@ -72,13 +74,6 @@ class Measure(Struct, frozen=True):
     def rounds(self) -> bool:
         """Whether a whole number of base units may need more decimals than there are."""
         return self.per != 1
-
-
-class Carried(Struct, frozen=True):
-    """What rounding has left: `value` / `grain` base units, signed."""
-
-    value: int = 0
-    grain: int = 1
 
 
 def convert(quantity: int, carried: Carried, measure: Measure) -> tuple[str, Carried]:

@@ -9,12 +9,14 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from agent.delivery.quantity import Carried, Measure, convert
+from agent.delivery.quantity import Measure, convert
 from agent.model import NS_PER_S
 from agent.record import UsageRecord, record_id, with_seq
 from agent.sinks import Entry, Sink
 from agent.spool.erasure import is_erased
-from agent.spool.outbox import BILLED, Draft, Outbox, Rendered, Standing, Unsent
+from agent.spool.outbox import Draft, Outbox, Rendered, Standing, Unsent
+from agent.spool.rounding import Carried, Rounding
+from agent.spool.schema import BILLED
 
 Instant = Literal["start", "mid", "end", "hour"]
 HOUR = 3600 * NS_PER_S
@@ -31,16 +33,6 @@ class Route(Struct, frozen=True):
     customers: Mapping[str, str] = {}
     timestamp: Instant = "end"
     orphans: Collection[str] = ()
-
-
-class Rounding(Struct, frozen=True):
-    """How a value came about: quantity + before = value · per + after, all in base units (L12)."""
-
-    value: str
-    unit: str
-    per: int
-    before: Carried
-    after: Carried
 
 
 class Rendering:

@@ -12,8 +12,9 @@ Tables
   cursor     how far each source is booked;  listing  every resource that existed at its last sweep
   resource   one packed row per resource: marks and shares of open windows, updated in place
   record     the ledger and outbox: seq, (start, key, n) unique, CRC, canonical body
-  evidence   what explains a record, by seq;  delivered  id → seq, filled at delivery
-  sink, submission    each sink's cursor, and what was frozen for it before the first byte left
+  evidence   what explains a record, by seq;  known  id → seq, filled as records are frozen;  spent  n of what expired
+  sink, item, submission, attempt  each sink's position; each record there, what was frozen, and what was answered
+  remainder  what rounding has left, by sink, customer and dimension
   held       ranges that wait for a person;  quarantine, audit, digest   what was refused, done, and proven complete
   reserve    pages kept for a full disk
 

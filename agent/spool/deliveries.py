@@ -12,8 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from agent.errors import AgentError
+from agent.spool.backlog import stuck
 from agent.spool.ledger import Entry, Ledger
-from agent.spool.outbox import BILLED, STUCK
+from agent.spool.rounding import Rounding
+from agent.spool.schema import BILLED, STUCK
 
 # of record `r` at sink `s`, whose item is `i` if there is one; the order is that of what is known for sure
 STATE = f"""CASE
@@ -31,23 +33,6 @@ DUE = ("owed", "leaving", "held")  # not settled
 NEVER = ("not for it", "before it began", "after it ended")
 STATES = (*DUE, "delivered", "duplicate", *STUCK, "dropped", *NEVER)
 _EXACT = Context(prec=1000)  # of decimals: no sum of what is submitted is ever rounded
-
-
-class Carried(Struct, frozen=True):
-    """`value` / `grain` base units that rounding left."""
-
-    value: int
-    grain: int
-
-
-class Rounding(Struct, frozen=True):
-    """How a submitted value came about: quantity + before = value · per + after, in base units (L12)."""
-
-    value: str
-    unit: str
-    per: int
-    before: Carried
-    after: Carried
 
 
 class Attempt(Struct, frozen=True):
@@ -215,8 +200,7 @@ def _sink_state(db: Ledger, number: int, sink: str, kind: str, role: str, paused
     )
     found = {state: (count, oldest) for state, count, oldest in db.execute(counts, (number,))}
     due = [found[state] for state in ("owed", "leaving") if state in found]
-    decided = f"SELECT outcome, count(*) FROM item WHERE sink=? AND outcome IN {STUCK} GROUP BY outcome"
-    stuck = {"held": found["held"][0]} if "held" in found else {}
+    held = {"held": found["held"][0]} if "held" in found else {}
     last = (
         "SELECT a.at, a.ended, a.outcome, a.why FROM attempt AS a JOIN submission AS s ON s.id=a.submission"
         " WHERE s.sink=? ORDER BY a.id DESC LIMIT 1"
@@ -228,7 +212,7 @@ def _sink_state(db: Ledger, number: int, sink: str, kind: str, role: str, paused
         state="paused" if paused else "draining" if until is not None else "delivering",
         owed=sum(count for count, _ in due),
         oldest=min((oldest for _, oldest in due), default=None),
-        stuck=stuck | dict[str, int](db.execute(decided, (number,))),
+        stuck=held | stuck(db, number),
         last=next((Attempt(*row) for row in db.execute(last, (number,))), None),
     )
 

@@ -6,12 +6,10 @@ was only damaged still owes what it never tried to send. Either way, what may ha
 
 import secrets
 from collections.abc import Mapping
-from fractions import Fraction
 
 import apsw
 import msgspec
 
-from agent.record import UsageRecord
 from agent.spool.identity import Identity
 from agent.spool.transaction import transaction
 from agent.usage import Cursor
@@ -78,21 +76,13 @@ def _hold(db: apsw.Connection, now: int, reason: str) -> None:
     db.execute("UPDATE sink SET position=max(position, ?)", (last,))
 
 
-def give_back(db: apsw.Connection, which: str, now: int) -> None:
-    """Undo the rounding of items that will be rendered anew: Σ submitted + Σ remainders = Σ usage (ACCOUNTING §7)."""
-    query = f"SELECT sink, i.rounding, r.body FROM item AS i JOIN record AS r USING(seq) WHERE {which} AND rounding NOT NULL"  # noqa: S608, E501
-    returned: dict[tuple[int, str, str], Fraction] = {}
-    for sink, rounding, body in db.execute(query):
-        record, moved = UsageRecord.parse(body), msgspec.json.decode(rounding)
-        key = (sink, record.customer or "", record.dimension)
-        carried = [Fraction(moved[name]["value"], moved[name]["grain"]) for name in ("before", "after")]
-        returned[key] = returned.get(key, Fraction()) + carried[0] - carried[1]
-    for key, back in returned.items():
-        where = "FROM remainder WHERE sink=? AND customer=? AND dimension=?"
-        kept: tuple[str, str] = next(iter(db.execute(f"SELECT value, grain {where}", key)), ("0", "1"))
-        now_left = Fraction(int(kept[0]), int(kept[1])) + back
-        row = (*key, str(now_left.numerator), str(now_left.denominator), now)
-        db.execute("INSERT OR REPLACE INTO remainder VALUES(?,?,?,?,?,?)", row)
+def settle_empty(db: apsw.Connection, now: int) -> None:
+    """A submission of which nothing is left to send is over."""
+    db.execute(
+        "UPDATE submission AS s SET settled=? WHERE settled IS NULL AND NOT EXISTS (SELECT 1 FROM item AS i"
+        " WHERE i.sink=s.sink AND i.seq BETWEEN first AND last AND i.submission=s.id AND i.outcome IS NULL)",
+        (now,),
+    )
 
 
 def _start_anew(db: apsw.Connection, now: int, reason: str | None) -> None:

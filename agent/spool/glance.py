@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from agent.clock import ClockState
 from agent.record import nanoseconds
+from agent.spool.backlog import backlog, stuck
 from agent.spool.ledger import Ledger
 from agent.spool.opening import FILE
-from agent.spool.outbox import STUCK
 from agent.usage import Cursor
 
 ANSWERS = 200  # attempts that are looked back at, of all sinks together
@@ -107,35 +107,18 @@ def _outflow(
     position: int,
     until: int | None,
 ) -> Outflow:
-    frozen = (
-        "SELECT count(*), min(i.seq), coalesce(max(s.attempts), 0) FROM submission AS s CROSS JOIN item AS i"
-        " ON i.sink=s.sink AND i.seq BETWEEN s.first AND s.last AND i.submission=s.id"
-        " WHERE s.sink=? AND s.settled IS NULL AND i.outcome IS NULL"
-    )
-    waiting = (
-        "SELECT count(*), min(seq) FROM item INDEXED BY item_waiting"
-        " WHERE sink=? AND outcome IS NULL AND submission IS NULL"
-    )
-    ((leaving, first, retries),) = list(db.execute(frozen, (number,)))
-    ((waits, second),) = list(db.execute(waiting, (number,)))
-    beyond = max(0, (end if until is None else until) - position)
-    oldest = min((seq for seq in (first, second, position + 1 if beyond else None) if seq is not None), default=None)
-    closed = None
-    if oldest is not None:
-        closed = db.execute("SELECT closed FROM record WHERE seq>=? ORDER BY seq LIMIT 1", (oldest,)).get
-    stuck = (
-        f"SELECT outcome, count(*) FROM item INDEXED BY item_stuck WHERE sink=? AND outcome IN {STUCK} GROUP BY outcome"  # noqa: S608
-    )
+    owed, oldest = backlog(db, number, position, end if until is None else until)
+    retries = "SELECT coalesce(max(attempts), 0) FROM submission AS s WHERE sink=? AND settled IS NULL"
     outcomes = [outcome for outcome, _, _ in answers]
     return Outflow(
         sink=sink,
         role=role,
         state="paused" if paused else "draining" if until is not None else "delivering",
-        owed=leaving + waits + beyond,
-        oldest=closed if isinstance(closed, int) else None,
-        stuck=dict(db.execute(stuck, (number,))),
+        owed=owed,
+        oldest=oldest,
+        stuck=stuck(db, number),
         answers={outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)},
-        retries=retries,
+        retries=_number(db, retries, number),
         at=answers[0][1] if answers else None,
         why=f"{answers[0][0]}: {answers[0][2]}" if answers else None,
     )
@@ -186,6 +169,6 @@ def holder(directory: Path) -> int | None:
     return None
 
 
-def _number(db: Ledger, query: str) -> int:
-    found = db.execute(query).get
+def _number(db: Ledger, query: str, *values: int) -> int:
+    found = db.execute(query, values).get
     return found if isinstance(found, int) else 0

@@ -14,12 +14,11 @@ from typing import Literal
 from msgspec import Struct
 
 from agent.record import with_seq
+from agent.spool.backlog import backlog, stuck
 from agent.spool.space import make_room
 from agent.spool.store import Spool
 from agent.spool.transaction import transaction
-
-BILLED = ("usage", "manual", "correction")  # L7: a billing sink gets these; a copy gets everything
-STUCK = ("conflict", "rejected", "ambiguous", "unrouted")  # settled, and yet a person must decide
+from agent.spool.verify import quarantine
 
 Settled = Literal["delivered", "duplicate", "conflict", "rejected", "ambiguous", "unrouted", "dropped"]
 
@@ -158,33 +157,12 @@ class Outbox:
     # -- what is owed ----------------------------------------------------------------------------------------------
 
     def backlog(self, sink: Standing) -> tuple[int, int | None]:
-        """How many records it has still to take, and when the oldest of them closed.
-
-        Records that wait for a person are not counted. Costs the same at any size of what has not been looked at, and
-        of what is settled.
-        """
-        frozen = (
-            "SELECT count(*), min(i.seq) FROM submission AS s CROSS JOIN item AS i ON i.sink=s.sink AND i.seq BETWEEN"
-            " s.first AND s.last AND i.submission=s.id WHERE s.sink=? AND s.settled IS NULL AND i.outcome IS NULL"
-        )
-        waiting = (
-            "SELECT count(*), min(seq) FROM item INDEXED BY item_waiting"
-            " WHERE sink=? AND outcome IS NULL AND submission IS NULL"
-        )
-        found = [next(iter(self._db.execute(query, (sink.number,)))) for query in (frozen, waiting)]
-        beyond = max(0, (self.last() if sink.until is None else sink.until) - sink.position)
-        oldest = [first for _, first in found if first is not None] or [sink.position + 1] * bool(beyond)
-        query = "SELECT closed FROM record WHERE seq>=? ORDER BY seq LIMIT 1"
-        closed = self._db.execute(query, (min(oldest),)).get if oldest else None
-        return sum(count for count, _ in found) + beyond, closed if isinstance(closed, int) else None
+        """How many records it has still to take, and when the oldest of them closed."""
+        return backlog(self._db, sink.number, sink.position, self.last() if sink.until is None else sink.until)
 
     def stuck(self, sink: Standing) -> dict[str, int]:
         """How many of its records wait for a person, by outcome."""
-        query = (
-            "SELECT outcome, count(*) FROM item INDEXED BY item_stuck"  # noqa: S608 - names of our own
-            f" WHERE sink=? AND outcome IN {STUCK} GROUP BY outcome"
-        )
-        return dict(self._db.execute(query, (sink.number,)))
+        return stuck(self._db, sink.number)
 
     def has_open(self, sink: Standing) -> bool:
         """Whether anything that was frozen for it is unsettled."""
@@ -378,12 +356,7 @@ class Outbox:
         )
 
     def _quarantine(self, sink: Standing, seq: int, body: bytes, now: int) -> None:
-        reason = f"record {seq}: CRC does not match its bytes"
-        self._db.execute(
-            "INSERT INTO quarantine(at, reason, body) SELECT ?, ?, ? WHERE NOT EXISTS"
-            " (SELECT 1 FROM quarantine WHERE reason=?)",
-            (now, reason, body, reason),
-        )
+        reason = quarantine(self._db, seq, body, now)
         self._db.execute(
             "INSERT OR REPLACE INTO item(sink, seq, outcome, at, why) VALUES(?,?,'rejected',?,?)",
             (sink.number, seq, now, reason),

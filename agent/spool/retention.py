@@ -13,6 +13,7 @@ import apsw
 
 from agent.record import record_id, rfc3339
 from agent.spool.erasure import digest
+from agent.spool.schema import STUCK
 from agent.spool.transaction import transaction
 
 DAY = 86_400 * 1_000_000_000
@@ -49,10 +50,11 @@ def expire(db: apsw.Connection, now: int, retention: int, evidence_retention: in
     ).get
     digested = db.execute("SELECT coalesce(max(last), 0) FROM digest").get
     query = (
-        "SELECT seq, start, key, n + 1, body FROM record AS r WHERE seq<=min(?,?) AND closed<? AND NOT EXISTS"
+        "SELECT seq, start, key, n + 1, body FROM record AS r WHERE"  # noqa: S608 - names of our own
+        " seq<=min(?,?) AND closed<? AND NOT EXISTS"
         " (SELECT 1 FROM held WHERE r.seq BETWEEN first AND last) AND NOT EXISTS (SELECT 1 FROM sink JOIN item AS i"
         " ON i.sink=sink.number AND i.seq=r.seq WHERE outcome IS NULL"
-        " OR outcome IN ('conflict', 'rejected', 'ambiguous', 'unrouted')) ORDER BY seq LIMIT ?"
+        f" OR outcome IN {STUCK}) ORDER BY seq LIMIT ?"
     )
     records: list[tuple[int, int, bytes, int, bytes]] = list(db.execute(query, (sent, digested, now - retention, STEP)))
     last = db.execute("SELECT coalesce(max(seq), 0) FROM record WHERE closed<?", (now - evidence_retention,)).get

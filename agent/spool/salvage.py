@@ -13,7 +13,8 @@ import apsw
 from msgspec import Struct
 
 from agent.record import rfc3339
-from agent.spool.epoch import MEASURING
+from agent.spool.epoch import MEASURING, settle_empty
+from agent.spool.schema import BILLED
 from agent.spool.transaction import transaction
 from agent.spool.wreck import Row, Wreck
 
@@ -168,9 +169,10 @@ class _Salvage:
             low = max(began, after[1] if number == after[0] else 0)
             high = min(position, before[1] - 1 if number == before[0] else position)
             self._db.execute(
-                "INSERT OR IGNORE INTO item(sink, seq, outcome, at, why) SELECT ?, seq, 'ambiguous', ?, ?"
+                "INSERT OR IGNORE INTO item(sink, seq, outcome, at, why)"  # noqa: S608 - names of our own
+                " SELECT ?, seq, 'ambiguous', ?, ?"
                 " FROM record AS r WHERE seq > ? AND seq <= ?"
-                " AND (? <> 'billing' OR kind IN ('usage', 'manual', 'correction'))"  # L7
+                f" AND (? <> 'billing' OR kind IN {BILLED})"
                 " AND NOT EXISTS (SELECT 1 FROM held WHERE r.seq BETWEEN held.first AND held.last)",
                 (number, self._now, _UNKNOWN, low, high, role),
             )
@@ -188,12 +190,7 @@ class _Salvage:
             f"{end}{lost} AND (submission IS NULL OR {submission} AND s.tainted IS NULL))",
             ("rejected", self._now, _LOST),
         )
-        self._db.execute(
-            "UPDATE submission SET settled=? WHERE settled IS NULL AND NOT EXISTS (SELECT 1 FROM item WHERE"
-            " item.sink=submission.sink AND item.seq BETWEEN first AND last AND item.submission=submission.id"
-            " AND item.outcome IS NULL)",
-            (self._now,),
-        )
+        settle_empty(self._db, self._now)
 
     def _note_missing(self) -> int:
         """The numbers that are in no record, though no retention took them; how many."""

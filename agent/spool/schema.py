@@ -10,6 +10,9 @@ PAGE = 4096
 CHECKSUM_BYTES = 8  # kept free at the end of each page
 VERSION = 2  # 1 was never released; a file of it is salvaged like an unsound one
 
+BILLED = ("usage", "manual", "correction")  # L7: a billing sink gets these; a copy gets everything
+STUCK = ("conflict", "rejected", "ambiguous", "unrouted")  # settled, and yet a person must decide
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursor(source TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;

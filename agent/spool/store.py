@@ -11,7 +11,7 @@ from msgspec import structs
 
 from agent.books import Commit, Row, Snapshot
 from agent.errors import CannotStartError, SpoolError, SpoolFullError, SpoolUnusableError
-from agent.record import UsageRecord
+from agent.record import UsageRecord, record_id
 from agent.spool import epoch, schema
 from agent.spool.identity import ENDED, Identity, Witness, private_directory
 from agent.spool.lock import Lock
@@ -140,7 +140,7 @@ class Spool:
             for seq, start, key, body in rows:
                 deltas = self.db.execute("SELECT body FROM record WHERE start=? AND key=?", (start, key))
                 net = sum(UsageRecord.parse(delta).quantity for (delta,) in deltas)
-                found.append((seq, msgspec.json.decode(body)["id"], net, UsageRecord.parse(body)))
+                found.append((seq, str(record_id(body)), net, UsageRecord.parse(body)))
             return found
 
     def forget_sources(self, configured: set[str]) -> None:

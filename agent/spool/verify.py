@@ -55,14 +55,15 @@ def unsound_after(db: apsw.Connection, after: int) -> tuple[int, list[tuple[int,
     return (rows[-1][0] if len(rows) == SLICE else 0), unsound
 
 
-def quarantine(db: apsw.Connection, seq: int, body: bytes, now: int) -> None:
-    """Keep what stands where a record stood, once. Inside a transaction."""
+def quarantine(db: apsw.Connection, seq: int, body: bytes, now: int) -> str:
+    """Keep what stands where a record stood, once; why. Inside a transaction."""
     reason = f"record {seq}: CRC does not match its bytes"
     query = (
         "INSERT INTO quarantine(at, reason, body) SELECT ?, ?, ? WHERE NOT EXISTS"
         " (SELECT 1 FROM quarantine WHERE reason=?)"
     )
     db.execute(query, (now, reason, body, reason))
+    return reason
 
 
 def _witness(directory: Path) -> tuple[str, int] | None:

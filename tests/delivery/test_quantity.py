@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.delivery.quantity import Carried, Measure, Rounding, convert, units
+from agent.delivery.quantity import Measure, Rounding, convert, units
+from agent.spool.rounding import Carried
 
 ROUNDINGS: tuple[Rounding, ...] = ("half-even", "half-up")
 PERS = [1, 3, 1000, 3_600_000_000_000, (1 << 30) * 3_600_000]

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from agent.delivery.quantity import Carried, Measure
+from agent.delivery.quantity import Measure
 from agent.delivery.rendering import HOUR, Instant, Rendering, Route, instant
 from agent.model import Kind
 from agent.record import UsageRecord, with_seq
 from agent.sinks import Terms
 from agent.spool.outbox import Draft, Submission, Unsent
+from agent.spool.rounding import Carried
 from tests.delivery.fakes import FakeSink, KilledError, Life, lose
 from tests.spool.ledger import NOON, S, minutes, record
 

@@ -22,7 +22,7 @@ from agent.delivery.quantity import Measure
 from agent.delivery.rendering import Route
 from agent.record import UsageRecord
 from agent.sinks import Terms
-from agent.spool.outbox import STUCK
+from agent.spool.schema import STUCK
 from tests.laws.billing import FATES, HOUR, PER, Billing, Life, Timeless, base, now
 from tests.spool.ledger import DAY, NOON, S, record
 

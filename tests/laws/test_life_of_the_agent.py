@@ -22,7 +22,8 @@ from agent.model import Dimension
 from agent.record import with_seq
 from agent.sinks import Answer
 from agent.sinks.file import FileSink
-from agent.spool.outbox import BILLED, Submission
+from agent.spool.outbox import Submission
+from agent.spool.schema import BILLED
 from tests.drained import drain_of, run_inline
 from tests.laws.kernel import Node
 from tests.laws.life import Life, plan

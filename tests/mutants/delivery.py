@@ -150,10 +150,10 @@ MUTANTS = (
     Mutant(
         "a requeued record keeps its rounding",
         "§7",
-        "tests/spool/test_salvage.py",
-        "agent/spool/epoch.py",
-        "now_left = Fraction(int(kept[0]), int(kept[1])) + back",
-        "now_left = Fraction(int(kept[0]), int(kept[1]))",
+        "tests/spool/test_acts_laws.py",
+        "agent/spool/remainders.py",
+        " + moved.before.exact - moved.after.exact",
+        "",
     ),
     Mutant(
         "what a person had held is sent",

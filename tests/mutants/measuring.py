@@ -127,7 +127,7 @@ MUTANTS = (
         "unattributed usage is billed",
         "L7",
         "tests/delivery/test_rendering.py",
-        "agent/spool/outbox.py",
+        "agent/spool/schema.py",
         'BILLED = ("usage", "manual", "correction")',
         'BILLED = ("usage", "manual", "correction", "unattributed")',
     ),

@@ -12,7 +12,7 @@ from agent.delivery.rendering import Route
 from agent.errors import AgentError
 from agent.sinks import Answer, Terms
 from agent.spool import ledger as reading
-from agent.spool.deliveries import Rounding
+from agent.spool.rounding import Rounding
 from tests.spool.desk import KIBI, LOST, REFUSED, TAKEN_BEFORE, Desk, Start, rejected
 from tests.spool.ledger import NOON, S, append, record
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.delivery.quantity import Carried
-from agent.delivery.rendering import Rounding
 from agent.errors import SpoolError
 from agent.record import record_id
 from agent.spool.outbox import Draft, Outbox, Rendered
+from agent.spool.rounding import Carried, Rounding
 from agent.spool.space import BLOB
 from agent.spool.suspicion import suspected
 from agent.spool.verify import SLICE, fsck

@@ -104,12 +104,3 @@ def leave_past(outbox: Outbox, sink: Standing, seq: int, now: int) -> int | None
         (now, sink.number, seq),
     )
     return db.last_insert_rowid() if db.changes() else None
-
-
-def settle_empty(outbox: Outbox, sink: Standing, now: int) -> None:
-    """A submission of which nothing is left to send is over."""
-    outbox.spool.db.execute(
-        "UPDATE submission AS s SET settled=? WHERE sink=? AND settled IS NULL AND NOT EXISTS (SELECT 1 FROM item AS i"
-        " WHERE i.sink=s.sink AND i.seq BETWEEN first AND last AND i.submission=s.id AND i.outcome IS NULL)",
-        (now, sink.number),
-    )

@@ -12,7 +12,8 @@ from agent.spool.acts.choice import Done, numbers
 from agent.spool.deliveries import DUE, states
 from agent.spool.erasure import is_erased, tombstone
 from agent.spool.ledger import Entry
-from agent.spool.outbox import STUCK, Outbox
+from agent.spool.outbox import Outbox
+from agent.spool.schema import STUCK
 
 
 class Erase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,10 +1,12 @@
 """What has surely not arrived: it is rendered anew, or never sent."""
 
 from agent.errors import AgentError
-from agent.spool.acts.choice import Choice, Done, done, leave_past, numbers, settle_empty, some, state_at
+from agent.spool.acts.choice import Choice, Done, done, leave_past, numbers, some, state_at
 from agent.spool.deliveries import DUE
-from agent.spool.epoch import give_back
-from agent.spool.outbox import STUCK, Outbox, Standing
+from agent.spool.epoch import settle_empty
+from agent.spool.outbox import Outbox, Standing
+from agent.spool.remainders import give_back
+from agent.spool.schema import STUCK
 
 REFUSED = ("rejected", "unrouted", "dropped", "conflict")  # the sink surely did not take these from us
 
@@ -34,7 +36,7 @@ def drop(outbox: Outbox, wanted: Choice, now: int) -> Done:
     sink, seqs = some(outbox, wanted, STUCK)
     for seq in seqs:
         _drop(outbox, sink, seq, wanted.reason, now)
-    settle_empty(outbox, sink, now)
+    settle_empty(outbox.spool.db, now)
     return done(f"{numbers(seqs)} at {sink.id}", len(seqs))
 
 
@@ -60,7 +62,7 @@ def _drop(outbox: Outbox, sink: Standing, seq: int, reason: str, now: int) -> No
 def _withdraw(outbox: Outbox, sink: Standing, seq: int, now: int) -> None:
     """Undo the rendering of what has surely not arrived, its rounding too (DESIGN §4), and leave its past behind."""
     db = outbox.spool.db
-    give_back(db, f"i.sink={sink.number} AND i.seq={seq}", now)
+    give_back(outbox, sink, seq, now)
     leave_past(outbox, sink, seq, now)
     query = "UPDATE item SET submission=NULL, payload=NULL, rounding=NULL WHERE sink=? AND seq=?"
     db.execute(query, (sink.number, seq))

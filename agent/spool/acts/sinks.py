@@ -2,9 +2,11 @@
 """The life of a sink: paused, resumed, drained for good, or given up with all that it is owed (DESIGN §7)."""
 
 from agent.errors import AgentError
-from agent.spool.acts.choice import Done, OfSink, settle_empty, sink_of
+from agent.spool.acts.choice import Done, OfSink, sink_of
 from agent.spool.deliveries import DUE, ITEM, STATE, sink_states
-from agent.spool.outbox import STUCK, Outbox
+from agent.spool.epoch import settle_empty
+from agent.spool.outbox import Outbox
+from agent.spool.schema import STUCK
 
 
 def drain(outbox: Outbox, wanted: OfSink, _now: int) -> Done:
@@ -32,7 +34,7 @@ def discard(outbox: Outbox, wanted: OfSink, now: int) -> Done:
     unsettled = f"(outcome IS NULL OR outcome IN {STUCK})"
     db.execute(f"UPDATE item SET outcome=?, at=?, why=? WHERE sink=? AND {unsettled}", values)
     count += db.changes()
-    settle_empty(outbox, sink, now)
+    settle_empty(db, now)
     outbox.remove(sink)
     told = f"{sink.id} is removed; {count} records will never reach it. Take it out of the configuration too."
     return Done(f"{sink.id}: {count} records dropped, the sink removed", told)
