@@ -4,16 +4,21 @@ Rules are effective-dated by versions: a change of a customer's entry ends the o
 that a span is always judged by the rules of its own time, and a record can be explained after the rule is gone.
 """
 
+import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import IntEnum
 from typing import Literal
 
 from msgspec import Struct, structs
 
 from agent.model import Resource
 from agent.pattern import matches
+from agent.selector import selects
 
-Selector = Mapping[str, str]  # label → pattern; all must match
+Selector = Mapping[str, str]  # label → pattern, or a set of labels → selector over them; all must match
+
+SETS = {"namespace_labels": "namespace_label.", "node_labels": "node_label."}  # → how each label of the set begins
 
 BEGINNING = 0  # before any usage
 FOREVER = 1 << 63  # after any usage, and still a 64-bit integer
@@ -29,12 +34,37 @@ class Customer(Struct, frozen=True):
     reattribute: bool = False
 
 
+class PodLabels(Struct, frozen=True):
+    """Labels that whoever may make a pod can write, and how far they are trusted.
+
+    `namespace`: where the namespace's allow-list (the label `allowed_customers`) has the customer that they name.
+    """
+
+    keys: tuple[str, ...] = ()
+    trust: Literal["never", "namespace", "always"] = "never"
+
+
 class Rules(Struct, frozen=True):
     """Everything that decides owners: customers, labels whose value is a customer's id, and what is the system's."""
 
     customers: tuple[Customer, ...] = ()
-    customer_labels: tuple[str, ...] = ()  # label keys, ranked below every `match`
+    customer_labels: tuple[str, ...] = ()  # label keys, ranked below every `match` on names
     system: tuple[Selector, ...] = ()
+    pod_labels: PodLabels = PodLabels()
+    aliases: Mapping[str, str] = {}  # what a billing system calls a customer → our id, for the values of pod labels
+
+
+class Rank(IntEnum):
+    """How far what names a customer can be trusted: the least wins, and order never decides between equals.
+
+    A pod's label that its namespace allows is more particular than the namespace's own owner, and as well founded.
+    """
+
+    NAME = 0
+    ALLOWED = 1
+    NAMESPACE = 2
+    NODE = 3
+    POD = 4
 
 
 class Version(Struct, frozen=True, array_like=True):
@@ -54,6 +84,13 @@ class Owner(Struct, frozen=True, array_like=True):
 
 
 NOBODY = Owner("unattributed", None, "no rule matched")
+WAITING = Owner("unattributed", None, "waiting for the pod's metadata")
+NODES_OWN = Owner("system", None, "a slice of the node itself")
+
+
+def is_waiting(labels: Mapping[str, str]) -> bool:
+    """Whether these are the labels of a pod of which nothing but its UID is known yet."""
+    return "pod_uid" in labels and "namespace" not in labels
 
 
 def revise(versions: Sequence[Version] | None, rules: Rules, now: int) -> tuple[Version, ...]:
@@ -127,36 +164,76 @@ class Attribution:
     def _match(self, labels: Mapping[str, str], era: int) -> Owner | None:
         if not labels:
             return None
-        acting, ids = self._eras[era]
-        found: dict[str, str] = {}
-        for version in acting:
-            for i, selector in enumerate(version.customer.match):
-                if fits(selector, labels):
-                    found.setdefault(
-                        version.customer.id, f"customers[{version.customer.id}].match[{i}] {_show(selector)}"
-                    )
-                    break
-        if not found:  # the next rank: a label whose value is a customer's id
-            for key in self.rules.customer_labels:
-                if labels.get(key) in ids:
-                    found[labels[key]] = f"attribution.customer_labels {key}={labels[key]}"
-        if len(found) > 1:  # order never decides
+        if is_waiting(labels):
+            return WAITING
+        best: dict[str, str] = {}  # customer → rule, of the most trusted rank that names anybody
+        least = None
+        for rank, customer, rule in self._claims(labels, era):
+            if least is None or rank < least:
+                best, least = {}, rank
+            if rank == least:
+                best.setdefault(customer, rule)
+        if len(best) > 1:  # order never decides
             self._count("attribution_conflict")
-            return Owner("unattributed", None, "conflict: " + "; ".join(found[c] for c in sorted(found)))
-        for customer, rule in found.items():
+            return Owner("unattributed", None, "conflict: " + "; ".join(best[c] for c in sorted(best)))
+        for customer, rule in best.items():
             return Owner("usage", customer, rule)
         for i, selector in enumerate(self.rules.system):
             if fits(selector, labels):
                 return Owner("system", None, f"attribution.system[{i}] {_show(selector)}")
-        return None
+        return NODES_OWN if "system" in labels else None
+
+    def _claims(self, labels: Mapping[str, str], era: int) -> Iterator[tuple[Rank, str, str]]:
+        """Everything that names a customer: how far it is trusted, whom it names, and the rule."""
+        acting, ids = self._eras[era]
+        for version in acting:
+            customer = version.customer
+            for i, selector in enumerate(customer.match):
+                if fits(selector, labels):
+                    yield _rank(selector), customer.id, f"customers[{customer.id}].match[{i}] {_show(selector)}"
+        for key in self.rules.customer_labels:
+            if labels.get(key) in ids:
+                rank = Rank.NODE if key.startswith(SETS["node_labels"]) else Rank.NAMESPACE
+                yield rank, labels[key], f"attribution.customer_labels {key}={labels[key]}"
+        yield from self._pod_claims(labels, ids)
+
+    def _pod_claims(self, labels: Mapping[str, str], ids: frozenset[str]) -> Iterator[tuple[Rank, str, str]]:
+        """What a pod's own labels claim; what its namespace does not allow is refused and counted (L11)."""
+        trusted = self.rules.pod_labels
+        for key in trusted.keys:
+            value = labels.get(f"pod_label.{key}")
+            if value is None or trusted.trust == "never":
+                continue
+            customer = self.rules.aliases.get(value, value)
+            allowed = {self.rules.aliases.get(a, a) for a in re.split(r"[\s,]+", labels.get("allowed_customers", ""))}
+            rule = f"attribution.pod_labels {key}={value}"
+            if trusted.trust == "always" and customer in ids:
+                yield Rank.POD, customer, rule
+            elif trusted.trust == "namespace" and customer in ids and customer in allowed:
+                yield Rank.ALLOWED, customer, f"{rule}, which namespace {labels.get('namespace')} allows"
+            else:
+                self._count("attribution_conflict")
 
     def _count(self, reason: str) -> None:
         self.conflicts[reason] = self.conflicts.get(reason, 0) + 1
 
 
 def fits(selector: Selector, labels: Mapping[str, str]) -> bool:
-    """Whether every label that the selector names is there and matches its pattern."""
-    return all(key in labels and matches(pattern, labels[key]) for key, pattern in selector.items())
+    """Whether every label that the selector names is there and matches its pattern, and every set its own selector."""
+    return all(_fits(key, pattern, labels) for key, pattern in selector.items())
+
+
+def _fits(key: str, pattern: str, labels: Mapping[str, str]) -> bool:
+    if key in SETS:  # where there is no namespace there are no such labels, and a `!` would hold for everything
+        return "namespace" in labels and selects(pattern, labels, SETS[key])
+    return key in labels and matches(pattern, labels[key])
+
+
+def _rank(selector: Selector) -> Rank:
+    """As far as the least trusted of what it looks at."""
+    if "node_labels" in selector:
+        return Rank.NODE
+    return Rank.NAMESPACE if "namespace_labels" in selector else Rank.NAME
 
 
 def _show(selector: Selector) -> str:

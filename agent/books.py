@@ -6,15 +6,16 @@ throw it away and build it again from the spool's snapshot.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from agent.attribution import Attribution, Owner
+from agent.attribution import Attribution, Owner, is_waiting
 from agent.model import Balance, Dimension, Gap, Meter, Resource, Sweep
 from agent.record import UsageRecord
+from agent.shares import Cell, Share
 from agent.usage import Cursor, Track, floor_ms, hold_until, measure
-from agent.windows import Cell, Closed, Segments, Share, Windows
+from agent.windows import Closed, Segments, Windows
 
-MAX_LATENESS = 120_000_000_000  # how long a source that lags the others is waited for
+MAX_LATENESS = 120_000_000_000  # how long a source that lags the others is waited for, unless it says otherwise
 
 
 class Row(Struct, array_like=True):
@@ -64,11 +65,18 @@ class Books:
         window: int,
         interval: int,
         snapshot: Snapshot,
+        lateness: Mapping[str, int] | None = None,
+        metadata_wait: int = 0,
     ) -> None:
-        """`source` is the records' own (cluster/node/epoch); `feeds` says which sources measure a meter."""
+        """`source` is the records' own (cluster/node/epoch); `feeds` says which sources measure a meter.
+
+        `lateness`: how long a source that lags the others is waited for, ns. `metadata_wait`: how long a window with
+        usage of pods of which nothing is known yet stays open after its watermark, ns.
+        """
         self.source, self.meters, self.feeds = source, meters, feeds
         self.attribution = attribution
         self.window, self.interval = window, interval
+        self._lateness, self._metadata_wait = lateness or {}, metadata_wait
         self.cursors = dict(snapshot.cursors)
         self.closed = dict(snapshot.closed)
         self.windows = Windows(dimensions, meters, Segments(snapshot.segments), interval)
@@ -96,6 +104,7 @@ class Books:
         flags = ("clock_unconfirmed",) if doubtful else ()
         unattributed: dict[str, int] = {}
         self.windows.forget_pieces()
+        introduced = self._introduce(sweep, tracks)
         now = self.attribution.era(measured.at)
         judge: _Judge | None = None
         for usage in measured.usages:  # those of one resource follow each other
@@ -117,7 +126,7 @@ class Books:
             for gap in measured.gaps
             for dimension in self.windows.of_meter.get(gap.meter, ())
         ]
-        commit = self._commit(closed, measured.touched | touched)
+        commit = self._commit(closed, measured.touched | touched | introduced)
         commit.source, commit.cursor = sweep.source, cursor
         commit.balances, commit.anomalies, commit.gaps = measured.balances, measured.anomalies, measured.gaps
         commit.unattributed = unattributed
@@ -163,10 +172,9 @@ class Books:
 
         A source that lags the furthest by more than its lateness is no longer waited for; a lone one always is.
         """
-        marks = [self.cursors[s].at if s in self.cursors else 0 for s in self.feeds.get(meter, ())]
-        if not marks:
-            return 0
-        return max(min(marks), max(marks) - MAX_LATENESS) if len(marks) > 1 else marks[0]
+        marks = {s: self.cursors[s].at if s in self.cursors else 0 for s in self.feeds.get(meter, ())}
+        furthest = max(marks.values(), default=0)
+        return min((max(at, furthest - self._lateness.get(s, MAX_LATENESS)) for s, at in marks.items()), default=0)
 
     def _close_passed(self) -> tuple[list[Closed], set[str]]:
         """Close the meters whose watermark passed a window edge; late usage is emitted with them, never more often."""
@@ -176,7 +184,10 @@ class Books:
             last = self.closed.get(meter)
             if last is None:
                 self.closed[meter] = mark
-            elif mark // self.window > last // self.window:
+                continue
+            if mark // self.window > last // self.window and self.windows.waits(meter, mark):
+                mark = max(last, mark - self._metadata_wait)
+            if mark // self.window > last // self.window:
                 passed[meter] = self.closed[meter] = mark
         return self._close(lambda meter: passed.get(meter, 0)) if passed else ([], set())
 
@@ -221,7 +232,24 @@ class Books:
                 former[reading.resource.key] = track.resource
         if former:
             self._owners.clear()
-        return former
+        # A pod of which nothing was known had no other owner before.
+        return {key: resource for key, resource in former.items() if not is_waiting(resource.labels)}
+
+    def _introduce(self, sweep: Sweep, tracks: Mapping[str, Track]) -> set[str]:
+        """Give what pods used while nobody knew whose they were to their owners; the keys of what changed."""
+        changed: set[str] = set()
+        for key, track in tracks.items() if sweep.introduced else ():
+            resource = track.resource
+            labels = sweep.introduced.get(resource.labels.get("pod_uid", ""))
+            if labels is None:
+                continue
+            if is_waiting(resource.labels):
+                track.resource = resource = introduce(resource, labels)
+                self._owners.pop(key, None)
+            judge = self._judge(key, tracks, sweep.basis)
+            if self.windows.give(resource, judge, self.attribution.era):
+                changed.add(key)
+        return changed
 
     def _judge(
         self, key: str, tracks: Mapping[str, Track], basis: str, former: Mapping[str, Resource] | None = None
@@ -250,6 +278,12 @@ class Books:
             reason=gap.reason,
             bound=gap.bound,
         )
+
+
+def introduce(resource: Resource, labels: Mapping[str, str]) -> Resource:
+    """A resource of a pod that was not known, as it is called now."""
+    name = f"{labels['namespace']}/{labels['pod']}"
+    return structs.replace(resource, name=name, labels={**resource.labels, **labels})
 
 
 class _Judge:

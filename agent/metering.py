@@ -5,7 +5,7 @@ Everything here belongs to the spool's thread, and blocks. Facts for telemetry a
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,8 +16,8 @@ from agent.attribution import Attribution, Rules, Version, revise
 from agent.books import Books, Commit
 from agent.clock import BillingClock, ClockState, Verdict
 from agent.errors import SpoolError
-from agent.model import NS_PER_S, Dimension, Gap, Meter, Reading
-from agent.reattribution import reattribute
+from agent.model import NS_PER_S, Dimension, Gap, Meter, Reading, Sweep
+from agent.reattribution import awaits_metadata, introduce, reattribute
 from agent.sources import Source
 from agent.spool import Spool
 from agent.usage import Cursor
@@ -39,6 +39,8 @@ class Plan(Struct, frozen=True):
     hold: int
     accept_after: int
     claims: Mapping[str, tuple[str, ...]] = {}  # by source: what it alone may meter on this kernel; default its id
+    lateness: Mapping[str, int] = {}  # by source: how long it is waited for when it lags the others
+    metadata_wait: int = 0  # how long a window with usage of unknown pods stays open after its watermark
 
 
 class Kept(Struct, array_like=True):
@@ -60,6 +62,23 @@ class Swept(Struct, frozen=True):
     conflicts: Mapping[str, int]
 
 
+class Uncommitted(Struct):
+    """What a source said in a sweep that could not be committed, and will not say again."""
+
+    gone: list[Reading] = []
+    remember: dict[str, bytes | None] = {}
+    introduced: dict[str, Mapping[str, str]] = {}
+
+    def complete(self, sweep: Sweep) -> Sweep:
+        """A later sweep of the same source, with it."""
+        return structs.replace(
+            sweep,
+            readings=[*sweep.readings, *self.gone],
+            remember={**self.remember, **sweep.remember},
+            introduced={**self.introduced, **sweep.introduced},
+        )
+
+
 class Metering:
     """Books, clock and spool together. Rebuilt from the spool whenever the plan changes or a commit fails."""
 
@@ -76,7 +95,8 @@ class Metering:
         """`now` gives (wall, boottime); `boot` is the id of this boot of the kernel."""
         self.spool, self._now, self._synchronised = spool, now, synchronised
         self._metered = Metered(run_dir / "metered", boot, spool.identity.epoch)
-        self._unbooked: dict[str, list[Reading]] = {}
+        self._uncommitted: dict[str, Uncommitted] = {}
+        self._waiting = msgspec.json.decode(spool.meta("waiting") or b"{}", type=dict[str, int])
         wall, boottime = now()
         cursors = spool.snapshot().cursors
         last = max((c.at for c in cursors.values()), default=0)
@@ -139,6 +159,8 @@ class Metering:
             window=window,
             interval=plan.interval,
             snapshot=snapshot,
+            lateness=plan.lateness,
+            metadata_wait=plan.metadata_wait,
         )
 
     # -- the line --------------------------------------------------------------------------------------------------
@@ -153,9 +175,11 @@ class Metering:
         offset = wall - self.clock.at(boottime)
         verdict = self.clock.observe(wall, boottime, synchronised=self._synchronised())
         sweep = source.sweep()
-        if unbooked := self._unbooked.get(source.id):
-            sweep = structs.replace(sweep, readings=[*sweep.readings, *unbooked])
+        if uncommitted := self._uncommitted.get(source.id):
+            sweep = uncommitted.complete(sweep)
         previous = self.books.cursors.get(source.id)
+        if previous is not None and previous.boot and previous.basis != sweep.basis:
+            self._cut([meter for meter, sources in self.plan.feeds.items() if source.id in sources])
         fresh = previous is None or previous.boot != sweep.boot
         commit = self.books.sweep(
             sweep,
@@ -167,14 +191,18 @@ class Metering:
         if fresh:
             self._metered.add(source.id, self._claims(source.id))
         now = self.clock.at(self._now()[1])
+        waiting = self._still_waiting(commit, sweep.introduced, now)
         try:
-            meta = self._clock_meta() | {"epoch_gap": b""}
-            self.spool.commit(commit, now=now, meta=meta, records=self._epoch_gap(now))
+            meta = self._clock_meta() | {"epoch_gap": b"", "waiting": msgspec.json.encode(waiting)}
+            records = [*self._epoch_gap(now), *self._introduced(sweep.introduced, now)]
+            self.spool.commit(commit, now=now, meta=meta, records=records, remember=sweep.remember)
         except SpoolError:
-            self._unbooked[source.id] = [reading for reading in sweep.readings if reading.gone]
+            gone = [reading for reading in sweep.readings if reading.gone]
+            self._uncommitted[source.id] = Uncommitted(gone, dict(sweep.remember), dict(sweep.introduced))
             self.rebuild()
             raise
-        self._unbooked.pop(source.id, None)
+        self._uncommitted.pop(source.id, None)
+        self._waiting = waiting
         self._gap = b""
         if commit.closed:
             self._reattribute(now)
@@ -183,9 +211,14 @@ class Metering:
 
     def cut(self) -> Commit:
         """End every open window now (shutdown): what was measured becomes records."""
-        _, boottime = self._now()
-        commit = self.books.cut(anchor=self.clock.state.anchor)
-        self.spool.commit(commit, now=self.clock.at(boottime), meta=self._clock_meta())
+        return self._cut(None)
+
+    def _cut(self, meters: Sequence[str] | None) -> Commit:
+        now = self.clock.at(self._now()[1])
+        commit = self.books.cut(meters, anchor=self.clock.state.anchor)
+        waiting = self._still_waiting(commit, {}, now)
+        self.spool.commit(commit, now=now, meta=self._clock_meta() | {"waiting": msgspec.json.encode(waiting)})
+        self._waiting = waiting
         return commit
 
     def accept_clock(self) -> str:
@@ -222,6 +255,25 @@ class Metering:
             Closed(structs.replace(self.books.gap_record(gap, d, ""), metadata=metadata), ())
             for gap, d in zip(gaps, self.plan.dimensions, strict=True)
         ]
+
+    def _still_waiting(self, commit: Commit, introduced: Collection[str], now: int) -> dict[str, int]:
+        """The pods that nothing is known of and that have records, by UID: when the last of them closed."""
+        closed = (c.record.group["pod_uid"] for c in commit.closed if awaits_metadata(c.record))
+        known = {uid: at for uid, at in self._waiting.items() if uid not in introduced and now - at < self.plan.hold}
+        return known | dict.fromkeys(closed, now)
+
+    def _introduced(self, labels: Mapping[str, Mapping[str, str]], now: int) -> list[Closed]:
+        """Pairs that give what was recorded of pods while nothing was known of them to their owners."""
+        found: list[Closed] = []
+        after, dimensions = 0, {d.name: d for d in self.plan.dimensions}
+        while self._waiting.keys() & labels and (held := self.spool.unattributed(now - self.plan.hold, after)):
+            for seq, record_id, net, record in held:
+                after = seq
+                known = labels.get(record.group.get("pod_uid", ""))
+                if known is not None and awaits_metadata(record) and record.dimension in dimensions:
+                    moved = introduce(record, record_id, net, known, self._attribution, dimensions[record.dimension])
+                    found += [Closed(r, ()) for r in moved]
+        return found
 
     def _reattribute(self, now: int) -> None:
         """Offer held unattributed usage to the rules in force."""

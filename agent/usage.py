@@ -116,17 +116,18 @@ class _Measuring:
         from_zero: bool,
     ) -> None:
         stamp = floor_ms(sweep.stamp)
-        same_boot = previous is not None and previous.boot == sweep.boot
+        # Another basis has other counters: what they show is new to us, and not newly used.
+        same = previous is not None and (previous.boot, previous.basis) == (sweep.boot, sweep.basis)
         self.sweep, self.tracks, self.meters = sweep, tracks, meters
         self.anchor, self.hole = anchor, HOLE_INTERVALS * interval
         self.previous = previous
         self.seen = {reading.resource.key for reading in sweep.readings}
-        self.known = previous.listing if previous is not None and same_boot else None
-        self.from_zero = from_zero
+        self.known = previous.listing if previous is not None and same else None
+        self.from_zero = from_zero and (previous is None or previous.boot != sweep.boot)
         self.entering = sweep.scope - previous.scope if previous is not None else sweep.scope  # anchors new to us
         if previous is None:
             self.start = anchor if from_zero else anchor + stamp
-        elif same_boot:
+        elif previous.boot == sweep.boot:
             self.start = anchor + previous.stamp
         else:
             self.start = max(previous.at, anchor)
@@ -137,7 +138,7 @@ class _Measuring:
     def run(self) -> Measured:
         sweep, out = self.sweep, self.out
         if self.previous is not None and self.known is None:
-            self._reboot()
+            self._begin_anew("reboot" if self.previous.boot != sweep.boot else "basis")
         was = self._in_flight()
         for key in [k for k, t in self.tracks.items() if t.marks and k not in self.seen]:
             self._end(key)  # gone, or no longer metered: what it still uses stays with its parent
@@ -158,15 +159,15 @@ class _Measuring:
             self.tracks[key].in_flight = {}
         return out
 
-    def _reboot(self) -> None:
-        """A new boot: no old resource lives. What they used after the last sweep is a gap with its bound."""
+    def _begin_anew(self, reason: str) -> None:
+        """A new boot, or other counters: no old one goes on. What they counted after the last sweep is a gap."""
         assert self.previous is not None
         end = self.start if self.from_zero else self.out.at  # a baseline says nothing of the new boot so far either
         for key, track in list(self.tracks.items()):
             resource = track.resource
             for meter in [m for m in track.marks if resource.anchor == resource.name and self._exact(m)]:
                 bound = max(0, end - self.previous.at) * self.sweep.cores
-                self.out.gaps.append(Gap(meter, {"anchor": resource.name}, self.previous.at, end, "reboot", bound))
+                self.out.gaps.append(Gap(meter, {"anchor": resource.name}, self.previous.at, end, reason, bound))
             if track.marks or track.in_flight:
                 self._end(key)
                 track.in_flight = {}

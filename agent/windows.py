@@ -13,63 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from agent.attribution import Attribution, Owner
+from agent.attribution import WAITING, Attribution, Owner
 from agent.model import NS_PER_MS, NS_PER_S, Dimension, Meter, Resource, Usage
 from agent.record import UsageRecord
+from agent.shares import Cell, Evidence, Share, evaluate, group_of, union
 from agent.usage import split
 
 REACH = 3_600 * NS_PER_S  # the longest window: usage before it, after a clock step, is no longer clipped to its segment
 
-Group = tuple[tuple[str, str], ...]
 OwnerOf = Callable[[Dimension, int], Owner]  # by dimension and era
 Piece = tuple[int, int, int, int, int]  # start, end, window start, window end (clipped), era of the rules
-
-
-class Share(Struct, array_like=True):
-    """What one resource adds to one open record, with what explains it."""
-
-    dimension: str
-    start: int
-    end: int
-    owner: Owner
-    group: Group
-    quantity: int = 0
-    moved: int = 0
-    inner: int = 0
-    first: int = 0
-    last: int = 0
-    spans: list[list[int]] = []  # observed, merged, in order
-    flags: list[str] = []
-
-    def observe(self, start: int, end: int) -> None:
-        """Add an observed span."""
-        spans = self.spans
-        if spans and spans[-1][1] == start:
-            spans[-1][1] = end
-        else:
-            self.spans = union([*spans, [start, end]])
-
-
-class Cell(Struct, array_like=True):
-    """Usage within one policy cell at constant levels, not yet evaluated; it will add to the share of its window."""
-
-    dimension: str
-    start: int
-    end: int
-    window: tuple[int, int]
-    owner: Owner
-    group: Group
-    levels: tuple[tuple[str, int], ...]
-    usage: int = 0
-    observed: int = 0  # ms
-    flags: tuple[str, ...] = ()
-
-
-class Evidence(Struct, frozen=True, array_like=True):
-    """One resource's part of a record, kept for `explain` (L12)."""
-
-    resource: Resource
-    share: Share
 
 
 class Closed(Struct, frozen=True):
@@ -137,9 +90,9 @@ class Windows:
     def restore(self, key: str, shares: Iterable[Share], cells: Iterable[Cell]) -> None:
         """Take back what was persisted of one resource."""
         for share in shares:
-            self.shares.setdefault(key, {})[_share_key(share)] = share
+            self.shares.setdefault(key, {})[share.key] = share
         for cell in cells:
-            self.cells.setdefault(key, {})[_cell_key(cell)] = cell
+            self.cells.setdefault(key, {})[cell.key] = cell
 
     def forget_pieces(self) -> None:
         """Call when segments or rules changed, and between sweeps."""
@@ -198,8 +151,8 @@ class Windows:
             share, its_owner, its_resource = latest
             if its_owner is owner and its_resource is resource and share.start == low and share.end == high:
                 return share
-        share = Share(dimension.name, low, high, owner, _group(resource, dimension, owner))
-        share = self.shares.setdefault(resource.key, {}).setdefault(_share_key(share), share)
+        share = Share(dimension.name, low, high, owner, group_of(resource, dimension, owner))
+        share = self.shares.setdefault(resource.key, {}).setdefault(share.key, share)
         self._latest[resource.key, dimension.name] = (share, owner, resource)
         return share
 
@@ -224,10 +177,10 @@ class Windows:
         for (start, end, low, high, era), (_, _, quantity) in zip(fine, parts, strict=True):
             owner = owner_of(dimension, era)
             begins = start - start % self.interval
-            group = _group(usage.resource, dimension, owner)
+            group = group_of(usage.resource, dimension, owner)
             ends = min(begins + self.interval, high)
             cell = Cell(dimension.name, begins, ends, (low, high), owner, group, usage.levels)
-            cell = self.cells.setdefault(usage.resource.key, {}).setdefault(_cell_key(cell), cell)
+            cell = self.cells.setdefault(usage.resource.key, {}).setdefault(cell.key, cell)
             cell.usage += quantity
             cell.observed += (end - start) // NS_PER_MS
             cell.flags = tuple(sorted({*cell.flags, *usage.flags, *flags}))
@@ -247,12 +200,47 @@ class Windows:
                 if cell.end > mark_of(dimension.meter):
                     continue
                 share = Share(cell.dimension, *cell.window, cell.owner, cell.group)
-                share = self.shares.setdefault(key, {}).setdefault(_share_key(share), share)
+                share = self.shares.setdefault(key, {}).setdefault(share.key, share)
                 share.quantity += evaluate(dimension.policy, cell.usage, cell.observed, dict(cell.levels))
                 share.flags = sorted({*share.flags, *cell.flags})
                 del cells[cell_key]
                 touched.add(key)
         return touched
+
+    def waits(self, meter: str, mark: int) -> bool:
+        """Whether a share of `meter` that would close at `mark` is of a pod of which nothing is known yet."""
+        names = {d.name for d in self.of_meter.get(meter, ())}
+        return any(
+            share.owner.rule == WAITING.rule and share.dimension in names and share.end <= mark
+            for of in self.shares.values()
+            for share in of.values()
+        )
+
+    def give(self, resource: Resource, owner_of: OwnerOf, era_of: Callable[[int], int]) -> bool:
+        """Give the open usage of a resource that nothing was known of to its owner; whether there was any.
+
+        A share that spans a change of the rules is judged by those of its beginning: it was kept as one.
+        """
+        shares, cells = self.shares.get(resource.key, {}), self.cells.get(resource.key, {})
+        waiting = [share for share in shares.values() if share.owner.rule == WAITING.rule]
+        for share in waiting:
+            del shares[share.key]
+            dimension = self.dimensions[share.dimension]
+            share.owner = owner_of(dimension, era_of(share.spans[0][0] if share.spans else share.start))
+            share.group = group_of(resource, dimension, share.owner)
+            known = shares.setdefault(share.key, share)
+            if known is not share:
+                known.join(share)
+            self._latest.pop((resource.key, share.dimension), None)
+        for cell in [cell for cell in cells.values() if cell.owner.rule == WAITING.rule]:
+            del cells[cell.key]
+            dimension = self.dimensions[cell.dimension]
+            cell.owner = owner_of(dimension, era_of(cell.start))
+            cell.group = group_of(resource, dimension, cell.owner)
+            known_cell = cells.setdefault(cell.key, cell)
+            if known_cell is not cell:
+                known_cell.join(cell)
+        return bool(waiting)
 
     def reach(self, meter: str) -> int:
         """The latest time that an open share of `meter` has observed; 0 if none."""
@@ -266,16 +254,16 @@ class Windows:
         for key, shares in self.shares.items():
             open_here = [s for s in shares.values() if s.dimension in names and s.start < at < s.end]
             for share in open_here:
-                del shares[_share_key(share)]
+                del shares[share.key]
                 share.end = at
-                shares[_share_key(share)] = share
+                shares[share.key] = share
                 self._latest.pop((key, share.dimension), None)
         for cells in self.cells.values():
             cut_here = [c for c in cells.values() if c.dimension in names and c.window[0] < at < c.window[1]]
             for cell in cut_here:
-                del cells[_cell_key(cell)]
+                del cells[cell.key]
                 cell.window, cell.end = (cell.window[0], at), min(cell.end, at)
-                cells[_cell_key(cell)] = cell
+                cells[cell.key] = cell
         self.forget_pieces()
 
     def close(
@@ -351,50 +339,3 @@ class Windows:
             metadata=metadata,
         )
         return Closed(record, tuple(evidence))
-
-
-def evaluate(policy: str, usage: int, observed_ms: int, levels: Mapping[str, int]) -> int:
-    """A policy over one cell at constant levels: `usage`, `request`, `limit`, or `max(a,b)` of them.
-
-    An absent level counts as zero: a resource without a limit has none to bill.
-    """
-    if policy == "usage":
-        return usage
-    if policy.startswith("max("):
-        return max(evaluate(part.strip(), usage, observed_ms, levels) for part in policy[4:-1].split(","))
-    return levels.get(policy, 0) * observed_ms
-
-
-def union(spans: Iterable[list[int]]) -> list[list[int]]:
-    """Spans merged where they touch, in order."""
-    merged: list[list[int]] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1][1] = max(end, merged[-1][1])
-        else:
-            merged.append([start, end])
-    return merged
-
-
-def _group(resource: Resource, dimension: Dimension, owner: Owner) -> Group:
-    if owner.kind == "unattributed":  # its labels decide a later owner; a residual (an anchor's own) has none
-        labels = {} if resource.name == resource.anchor else resource.labels
-        return (("resource", resource.name), *sorted(labels.items()))
-    return tuple((label, resource.labels.get(label, "")) for label in dimension.group_by)
-
-
-def _share_key(share: Share) -> tuple[object, ...]:
-    return (
-        share.dimension,
-        share.start,
-        share.end,
-        share.owner.kind,
-        share.owner.customer,
-        share.owner.rule,
-        share.group,
-    )
-
-
-def _cell_key(cell: Cell) -> tuple[object, ...]:
-    owner = (cell.owner.kind, cell.owner.customer, cell.owner.rule)
-    return (cell.dimension, cell.start, cell.window, owner, cell.group, cell.levels)

@@ -69,7 +69,8 @@ def closed(first: int, records: int, *, evidence: bool) -> "Iterator[Closed]":
     from agent.attribution import Owner
     from agent.model import Resource
     from agent.record import UsageRecord
-    from agent.windows import Closed, Evidence, Share
+    from agent.shares import Evidence, Share
+    from agent.windows import Closed
 
     source, meter, dimension = "prod-eu/node-a/3f9c2a7be1d04f5c8a6e0b1c2d3e4f50", "cpu.time", "cpu_core_seconds"
     for number in range(first, first + records):

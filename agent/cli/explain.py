@@ -8,10 +8,10 @@ import uuid
 from msgspec import Struct
 
 from agent.errors import AgentError
+from agent.shares import Evidence
 from agent.spool import ledger
 from agent.spool.deliveries import Delivery, deliveries
 from agent.spool.ledger import Entry, Ledger
-from agent.windows import Evidence
 
 NEWEST = 10  # windows of a customer or resource that are listed
 

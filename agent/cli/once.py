@@ -13,10 +13,10 @@ from agent.errors import AgentError
 from agent.kinds import build_source, plan_of
 from agent.metering import Metering
 from agent.model import NS_PER_S
+from agent.shares import Evidence
 from agent.sources import Source, Watched
 from agent.sources.kernel import boot_id, boottime
 from agent.spool import Spool
-from agent.windows import Evidence
 
 
 class Line(Struct, frozen=True):

@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from agent.errors import AgentError, CannotStartError, SpoolError
 from agent.record import UsageRecord
+from agent.shares import Evidence
 from agent.spool.erasure import is_erased, left_of
 from agent.spool.store import reader
-from agent.windows import Evidence
 
 Ledger = apsw.Connection
 

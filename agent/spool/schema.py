@@ -17,6 +17,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursor(source TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listing(source TEXT, key TEXT, PRIMARY KEY(source, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS memory(source TEXT, key TEXT, body BLOB NOT NULL, PRIMARY KEY(source, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS resource(id INTEGER PRIMARY KEY, key TEXT NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS record(seq INTEGER PRIMARY KEY AUTOINCREMENT, start INTEGER NOT NULL, key BLOB NOT NULL,
   n INTEGER NOT NULL, kind TEXT NOT NULL, closed INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
@@ -89,8 +90,7 @@ def create(db: apsw.Connection, max_bytes: int) -> None:
     version = db.pragma("user_version")
     if version > VERSION:
         raise SpoolError(f"spool: format {version} was written by a later release; this one reads up to {VERSION}")
-    if version == VERSION:
-        return
-    with transaction(db):
+    with transaction(db):  # also what a release since has added: the file's version stays, for older ones read it too
         db.execute(_TABLES)
-        db.pragma("user_version", VERSION)
+        if version < VERSION:
+            db.pragma("user_version", VERSION)

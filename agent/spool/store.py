@@ -123,6 +123,11 @@ class Spool:
                 cursors, rows, segments, msgspec.json.decode(self.meta("closings") or b"{}", type=dict[str, int])
             )
 
+    def remembered(self, source: str) -> dict[str, bytes]:
+        """What a source had the spool remember, by key."""
+        with in_our_words(self.db):
+            return dict(self.db.execute("SELECT key, body FROM memory WHERE source=?", (source,)))
+
     def unattributed(self, closed_since: int, after: int) -> list[tuple[int, str, int, UsageRecord]]:
         """Held usage of nobody: (seq, id, what is left of it, record) of the next first deltas beyond seq `after`."""
         with in_our_words(self.db):
@@ -148,6 +153,7 @@ class Spool:
         for source in [s for (s,) in self.db.execute("SELECT source FROM cursor") if s not in configured]:
             with transaction(self.db):
                 self.db.execute("DELETE FROM listing WHERE source=?", (source,))
+                self.db.execute("DELETE FROM memory WHERE source=?", (source,))
                 rows: list[tuple[int, bytes]] = list(self.db.execute("SELECT id, body FROM resource"))
                 for row_id, body in rows:
                     row = msgspec.json.decode(body, type=Row)
@@ -174,19 +180,29 @@ class Spool:
         now: int,
         meta: Mapping[str, bytes] | None = None,
         records: Iterable[Closed] = (),
+        remember: Mapping[str, bytes | None] | None = None,
     ) -> list[int]:
         """Make one sweep durable, with the records that closed; returns their sequence numbers.
+
+        `remember`: what the sweep's source wants back after a restart, by key; None forgets.
 
         Raises SpoolFullError (nothing was written: rebuild `Books` from `snapshot`) or SpoolError (the disk fails).
         """
         try:
-            return self._transact(commit, now, meta or {}, list(records), evidence=True)
+            return self._transact(commit, now, meta or {}, list(records), remember or {}, evidence=True)
         except SpoolFullError:  # evidence goes first, then cursors stop (DESIGN §6)
             make_room(self.db, now)
-            return self._transact(commit, now, meta or {}, list(records), evidence=False)
+            return self._transact(commit, now, meta or {}, list(records), remember or {}, evidence=False)
 
     def _transact(
-        self, commit: Commit | None, now: int, meta: Mapping[str, bytes], records: list[Closed], *, evidence: bool
+        self,
+        commit: Commit | None,
+        now: int,
+        meta: Mapping[str, bytes],
+        records: list[Closed],
+        remember: Mapping[str, bytes | None],
+        *,
+        evidence: bool,
     ) -> list[int]:
         values = dict(meta)
         if commit is not None:
@@ -200,6 +216,7 @@ class Spool:
                 self._write_rows(commit.rows, added)
                 if commit.source is not None and commit.cursor is not None:
                     self._write_cursor(commit.source, commit.cursor)
+                    self._write_memory(commit.source, remember)
             seqs = self._write_records(records, now, evidence=evidence)
             for name, value in values.items():
                 if self._meta_written.get(name) != value:
@@ -239,6 +256,13 @@ class Spool:
             self.db.executemany("INSERT OR IGNORE INTO listing VALUES(?,?)", [(source, key) for key in come])
         body = msgspec.json.encode(structs.replace(cursor, listing=frozenset()))
         self.db.execute("INSERT OR REPLACE INTO cursor VALUES(?,?)", (source, body))
+
+    def _write_memory(self, source: str, remember: Mapping[str, bytes | None]) -> None:
+        for key, body in remember.items():
+            if body is None:
+                self.db.execute("DELETE FROM memory WHERE source=? AND key=?", (source, key))
+            else:
+                self.db.execute("INSERT OR REPLACE INTO memory VALUES(?,?,?)", (source, key, body))
 
     def _write_records(self, records: list[Closed], now: int, *, evidence: bool) -> list[int]:
         """Give each record its n and its sequence number, and write it with its evidence."""

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import NS_PER_MS, Dimension
+from agent.shares import union
 from agent.usage import settle, split
-from agent.windows import union
 from tests.laws.scene import CPU_SECONDS, MINUTE, NOON, Line, S, customer, group, reading, swept
 
 quantities = st.integers(0, 1 << 90)
