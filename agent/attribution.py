@@ -18,6 +18,7 @@ from agent.selector import selects
 
 Selector = Mapping[str, str]  # label → pattern, or a set of labels → selector over them; all must match
 
+PODS_OWN_WORD = "attribution.pod_labels"  # how a rule begins by which a pod's own label names the customer
 SETS = {"namespace_labels": "namespace_label.", "node_labels": "node_label."}  # → how each label of the set begins
 
 BEGINNING = 0  # before any usage
@@ -41,7 +42,7 @@ class PodLabels(Struct, frozen=True):
     """
 
     keys: tuple[str, ...] = ()
-    trust: Literal["never", "namespace", "always"] = "never"
+    trust: Literal["never", "namespace", "always"] = "namespace"
 
 
 class Rules(Struct, frozen=True):
@@ -206,7 +207,7 @@ class Attribution:
                 continue
             customer = self.rules.aliases.get(value, value)
             allowed = {self.rules.aliases.get(a, a) for a in re.split(r"[\s,]+", labels.get("allowed_customers", ""))}
-            rule = f"attribution.pod_labels {key}={value}"
+            rule = f"{PODS_OWN_WORD} {key}={value}"
             if trusted.trust == "always" and customer in ids:
                 yield Rank.POD, customer, rule
             elif trusted.trust == "namespace" and customer in ids and customer in allowed:

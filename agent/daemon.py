@@ -22,10 +22,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from agent import __version__, clock, config, control, systemd
-from agent.config import Cgroups, Config, Host
+from agent.config import Config, Host, SourceSection
 from agent.drains import Drains
 from agent.errors import AgentError, CannotStartError, ConfigError, SpoolError, SpoolUnusableError
-from agent.kinds import KINDS, METERS, build_source, plan_of
+from agent.kinds import KINDS, METERS, Remembered, build_source, plan_of
 from agent.metering import Metering
 from agent.model import NS_PER_S
 from agent.outlets import outlets
@@ -62,7 +62,7 @@ class Daemon:
         load: Callable[[], Config],
         path: Path | None = None,
         *,
-        build: Callable[[Host | Cgroups, Config], Source] = build_source,
+        build: Callable[[SourceSection, Config, Remembered], Source] = build_source,
         lock_anchors: bool = True,
     ) -> None:
         """`load` reads the configuration, again at each reload; `path` is the file to watch, if there is one.
@@ -185,12 +185,14 @@ class Daemon:
     def _hold_anchors(self, cfg: Config) -> None:
         """One agent per anchor of a kernel: no other may book the same counters."""
         if self._lock_anchors:
-            self._anchors.hold(a for section in cfg.sources if isinstance(section, Cgroups) for a in section.closed())
+            self._anchors.hold(a for section in cfg.sources if not isinstance(section, Host) for a in section.closed())
 
     def _build_sources(self, cfg: Config) -> None:
         for source in self.sweeps.sources.values():
             source.close()
-        self.sweeps.sources = {section.id: self._build_source(section, cfg) for section in cfg.sources}
+        self.sweeps.sources = {
+            section.id: self._build_source(section, cfg, self.spool.remembered) for section in cfg.sources
+        }
 
     async def _adopt_sinks(self, cfg: Config) -> None:
         """Run the sinks of `cfg`, and those that still have something to settle."""
@@ -241,6 +243,7 @@ class Daemon:
         scheduler.start()
         tasks = {
             "reads": self.sweeps.between,
+            "follows": self.sweeps.follow,
             "drains": self._drain_on,
             "reloads": self._reload_on,
             "watchdog": self._watch,

@@ -18,6 +18,7 @@ from agent.clock import BillingClock, ClockState, Verdict
 from agent.errors import SpoolError
 from agent.model import NS_PER_S, Dimension, Gap, Meter, Reading, Sweep
 from agent.reattribution import awaits_metadata, introduce, reattribute
+from agent.shares import alike
 from agent.sources import Source
 from agent.spool import Spool
 from agent.usage import Cursor
@@ -271,7 +272,8 @@ class Metering:
                 after = seq
                 known = labels.get(record.group.get("pod_uid", ""))
                 if known is not None and awaits_metadata(record) and record.dimension in dimensions:
-                    moved = introduce(record, record_id, net, known, self._attribution, dimensions[record.dimension])
+                    told = alike(dimensions[record.dimension], self.books.windows.of_meter)
+                    moved = introduce(record, record_id, net, known, self._attribution, told)
                     found += [Closed(r, ()) for r in moved]
         return found
 

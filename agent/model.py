@@ -100,6 +100,28 @@ class Dimension(Struct, frozen=True):
     group_by: tuple[str, ...] = ()
     customer: str | None = None  # the whole meter is one customer's (host totals)
     system: str | None = None  # the customer who bears `system` usage of this dimension; None: nobody
+    choice: "Choice | None" = None
+
+
+class Choice(Struct, frozen=True):
+    """How one of several dimensions that share a meter's usage is chosen: by a label of the resource.
+
+    `names` are the values that mean this one. The usage of what names none of them goes to the first, which is the one
+    that has `others`: all that the rest are called. A pod's label is believed as far as pods' labels are (`always`),
+    or where one of them named the customer (`vouching`, how such a rule begins).
+    """
+
+    label: str
+    names: frozenset[str]
+    others: frozenset[str] | None = None
+    always: bool = False
+    vouching: str = ""
+
+    def takes(self, labels: Mapping[str, str], rule: str) -> bool:
+        """Whether the usage of a resource, whose owner was found by `rule`, is of this dimension."""
+        believed = self.always or rule.startswith(self.vouching)
+        value = labels.get(self.label) if believed else None
+        return value in self.names or (self.others is not None and value not in self.others)
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -5,7 +5,7 @@ and is final. What was recorded of a pod before its metadata came is moved by th
 belongs; what no rule gave to anybody is moved only to customers who reach back.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import structs
@@ -13,7 +13,7 @@ from msgspec import structs
 from agent.attribution import WAITING, Attribution, Owner
 from agent.model import Dimension, Resource
 from agent.record import UsageRecord
-from agent.shares import group_of
+from agent.shares import group_of, takes
 from agent.usage import split
 
 
@@ -34,7 +34,7 @@ def reattribute(
         return []
     resource = Resource(key="", name=record.group.get("resource", ""), labels=labels)
     found = list(_owners(record, net, resource, attribution))
-    return _pairs(record, record_id, resource, dimension, [(o, part) for o, part in found if o.customer is not None])
+    return _pairs(record, record_id, resource, [dimension], [(o, part) for o, part in found if o.customer is not None])
 
 
 def introduce(
@@ -43,16 +43,19 @@ def introduce(
     net: int,
     labels: Mapping[str, str],
     attribution: Attribution,
-    dimension: Dimension,
+    dimensions: Sequence[Dimension],
 ) -> list[UsageRecord]:
-    """The pairs that move `net` of a pod that nothing was known of, now that `labels` are: to a customer, to the
-    system, or to nobody under its own name.
+    """The pairs that move `net` of a pod that nothing was known of, now that its `labels` are.
+
+    `dimensions`: those in which it may be told.
+
+    To a customer, to the system, or to nobody under the pod's own name.
     """
     if net <= 0:
         return []
     beside = {label: value for label, value in record.group.items() if label != "resource"}
     resource = Resource(key="", name=f"{labels['namespace']}/{labels['pod']}", labels={**beside, **labels})
-    return _pairs(record, record_id, resource, dimension, list(_owners(record, net, resource, attribution)))
+    return _pairs(record, record_id, resource, dimensions, list(_owners(record, net, resource, attribution)))
 
 
 def _owners(record: UsageRecord, net: int, resource: Resource, attribution: Attribution) -> Iterator[tuple[Owner, int]]:
@@ -66,7 +69,11 @@ def _owners(record: UsageRecord, net: int, resource: Resource, attribution: Attr
 
 
 def _pairs(
-    record: UsageRecord, record_id: str, resource: Resource, dimension: Dimension, parts: list[tuple[Owner, int]]
+    record: UsageRecord,
+    record_id: str,
+    resource: Resource,
+    dimensions: Sequence[Dimension],
+    parts: list[tuple[Owner, int]],
 ) -> list[UsageRecord]:
     pairs: list[UsageRecord] = []
     for owner, part in parts:
@@ -76,9 +83,15 @@ def _pairs(
         if owner.kind == "unattributed":  # it may find an owner yet, and says so as any other does
             told["reason"] = owner.rule
             told |= {"within": record.metadata["within"]} if "within" in record.metadata else {}
-        group = dict(group_of(resource, dimension, owner))
+        dimension = next((d for d in dimensions if takes(d, resource, owner)), dimensions[0])
         given = structs.replace(
-            record, kind=owner.kind, customer=owner.customer, group=group, quantity=part, metadata=told
+            record,
+            kind=owner.kind,
+            customer=owner.customer,
+            dimension=dimension.name,
+            group=dict(group_of(resource, dimension, owner)),
+            quantity=part,
+            metadata=told,
         )
         pairs += [taken, given]
     return pairs

@@ -10,11 +10,11 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-_KEY = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+KEY = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _VALUE = r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?"
 _REQUIREMENT = re.compile(
-    rf"\s*(?:(?P<absent>!)\s*(?P<missing>{_KEY})"
-    rf"|(?P<key>{_KEY})(?:\s*(?P<sign>==|=|!=)\s*(?P<value>{_VALUE})"
+    rf"\s*(?:(?P<absent>!)\s*(?P<missing>{KEY})"
+    rf"|(?P<key>{KEY})(?:\s*(?P<sign>==|=|!=)\s*(?P<value>{_VALUE})"
     rf"|\s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?)\s*(?P<end>,|$)"
 )
 
@@ -31,6 +31,19 @@ class Requirement(Struct, frozen=True):
         value = labels.get(prefix + self.key)
         found = value is not None if self.values is None else value in self.values
         return found is self.wanted
+
+    def __str__(self) -> str:
+        """As it is written, in one spelling."""
+        if self.values is None:
+            return f"{'' if self.wanted else '!'}{self.key}"
+        if len(self.values) == 1:
+            return f"{self.key}{'=' if self.wanted else '!='}{min(self.values)}"
+        return f"{self.key} {'in' if self.wanted else 'notin'} ({','.join(sorted(self.values))})"
+
+
+def written(text: str) -> str:
+    """The same selector in one spelling: requirements and values in order. Raises ValueError as `parse` does."""
+    return ",".join(sorted({str(requirement) for requirement in parse(text)}))
 
 
 @lru_cache(maxsize=4096)

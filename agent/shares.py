@@ -114,7 +114,20 @@ def union(spans: Iterable[list[int]]) -> list[list[int]]:
 
 
 def group_of(resource: Resource, dimension: Dimension, owner: Owner) -> Group:
+    """What tells records of one window, dimension and owner apart."""
     if owner.kind == "unattributed":  # its labels decide a later owner; a residual (an anchor's own) has none
         labels = {} if resource.name == resource.anchor else resource.labels
         return (("resource", resource.name), *sorted(labels.items()))
     return tuple((label, resource.labels.get(label, "")) for label in dimension.group_by)
+
+
+def takes(dimension: Dimension, resource: Resource, owner: Owner) -> bool:
+    """Whether a resource's usage of the dimension's meter is told in this dimension."""
+    return dimension.choice is None or dimension.choice.takes(resource.labels, owner.rule)
+
+
+def alike(dimension: Dimension, of_meter: Mapping[str, list[Dimension]]) -> list[Dimension]:
+    """The dimensions among which a resource's label chooses; just this one where none does."""
+    if dimension.choice is None:
+        return [dimension]
+    return [other for other in of_meter[dimension.meter] if other.choice is not None]

@@ -9,7 +9,7 @@ from agent.errors import SourceError, SpoolFullError
 from agent.metering import Metering
 from agent.model import NS_PER_S
 from agent.reporting import Reporter
-from agent.sources import Source, Watched, kernel
+from agent.sources import Followed, Source, Watched, kernel
 from agent.spool.thread import OnThread
 
 IDLE_SECONDS = 1.0  # between two looks at watched sources when there are none to look at
@@ -71,6 +71,27 @@ class Sweeps:
                 else:
                     if died:
                         await self._sweep(source)
+
+    async def follow(self) -> None:
+        """For ever: let those sources that learn over the network do so, each for as long as it is in use."""
+        running: dict[Followed, asyncio.Task[None]] = {}
+        try:
+            while True:
+                wanted = {source for source in self.sources.values() if isinstance(source, Followed)}
+                for source in running.keys() - wanted:
+                    running.pop(source).cancel()
+                for source in wanted - running.keys():
+                    running[source] = asyncio.create_task(source.follow(), name=f"follow {source.id}")
+                done, _ = await asyncio.wait(
+                    [*running.values(), asyncio.create_task(asyncio.sleep(IDLE_SECONDS))],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in done:
+                    task.result()
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
 
 
 async def either(event: asyncio.Event, seconds: float) -> bool:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from agent.attribution import WAITING, Attribution, Owner
 from agent.model import NS_PER_MS, NS_PER_S, Dimension, Meter, Resource, Usage
 from agent.record import UsageRecord
-from agent.shares import Cell, Evidence, Share, evaluate, group_of, union
+from agent.shares import Cell, Evidence, Share, alike, evaluate, group_of, takes, union
 from agent.usage import split
 
 REACH = 3_600 * NS_PER_S  # the longest window: usage before it, after a clock step, is no longer clipped to its segment
@@ -134,7 +134,10 @@ class Windows:
         inner: int,
     ) -> None:
         start, end, low, high, era = piece
-        share = self._share(usage.resource, dimension, low, high, owner_of(dimension, era))
+        owner = owner_of(dimension, era)
+        if not takes(dimension, usage.resource, owner):
+            return
+        share = self._share(usage.resource, dimension, low, high, owner)
         if not share.spans:
             share.first = usage.first
         share.observe(start, end)
@@ -176,6 +179,8 @@ class Windows:
         parts = split(usage.quantity, usage.start, usage.end, [piece[1] for piece in fine[:-1]])
         for (start, end, low, high, era), (_, _, quantity) in zip(fine, parts, strict=True):
             owner = owner_of(dimension, era)
+            if not takes(dimension, usage.resource, owner):
+                continue
             begins = start - start % self.interval
             group = group_of(usage.resource, dimension, owner)
             ends = min(begins + self.interval, high)
@@ -225,22 +230,25 @@ class Windows:
         waiting = [share for share in shares.values() if share.owner.rule == WAITING.rule]
         for share in waiting:
             del shares[share.key]
-            dimension = self.dimensions[share.dimension]
-            share.owner = owner_of(dimension, era_of(share.spans[0][0] if share.spans else share.start))
-            share.group = group_of(resource, dimension, share.owner)
-            known = shares.setdefault(share.key, share)
-            if known is not share:
+            self._latest.pop((resource.key, share.dimension), None)
+            self._own(share, resource, owner_of, era_of(share.spans[0][0] if share.spans else share.start))
+            if (known := shares.setdefault(share.key, share)) is not share:
                 known.join(share)
             self._latest.pop((resource.key, share.dimension), None)
         for cell in [cell for cell in cells.values() if cell.owner.rule == WAITING.rule]:
             del cells[cell.key]
-            dimension = self.dimensions[cell.dimension]
-            cell.owner = owner_of(dimension, era_of(cell.start))
-            cell.group = group_of(resource, dimension, cell.owner)
-            known_cell = cells.setdefault(cell.key, cell)
-            if known_cell is not cell:
+            self._own(cell, resource, owner_of, era_of(cell.start))
+            if (known_cell := cells.setdefault(cell.key, cell)) is not cell:
                 known_cell.join(cell)
         return bool(waiting)
+
+    def _own(self, part: Share | Cell, resource: Resource, owner_of: OwnerOf, era: int) -> None:
+        for dimension in alike(self.dimensions[part.dimension], self.of_meter):
+            owner = owner_of(dimension, era)
+            if takes(dimension, resource, owner):
+                part.dimension, part.owner = dimension.name, owner
+                part.group = group_of(resource, dimension, owner)
+                return
 
     def reach(self, meter: str) -> int:
         """The latest time that an open share of `meter` has observed; 0 if none."""

@@ -18,8 +18,9 @@ from agent.config.check import KnownMeters, check, retention_bytes
 from agent.config.document import Document
 from agent.config.problems import problems_of
 from agent.config.routes import route, unrouted
-from agent.config.sections import Cgroups, Config, Host, json_schema
+from agent.config.sections import Config, json_schema
 from agent.config.sinks import CloudEvents, FileSink, SinkEntry
+from agent.config.sources import Cgroups, Host, Kubernetes, SourceSection
 from agent.errors import ConfigError
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "Config",
     "FileSink",
     "Host",
+    "Kubernetes",
+    "SourceSection",
     "json_schema",
     "load",
     "parse",

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from agent.config import routes
 from agent.config.document import Loc
 from agent.config.scalars import NS, written_duration
-from agent.config.sections import Cgroups, Config, MeterEntry
+from agent.config.sections import Config, MeterEntry
+from agent.config.sources import Cgroups, Kubernetes
 from agent.config.ties import ties
 from agent.model import Meter
 from agent.pattern import anchor_of
@@ -78,11 +79,11 @@ def _sources(config: Config, line: Line) -> Found:
     yield from _unique([(s.id, ("sources", i, "id")) for i, s in enumerate(config.sources)], "a source's id", line)
     claimed: list[tuple[str, int, Loc]] = []
     for index, source in enumerate(config.sources):
-        if not isinstance(source, Cgroups):
+        if not isinstance(source, Cgroups | Kubernetes):
             continue
         here: Loc = ("sources", index)
         key = "anchors" if source.anchors else "include"
-        for number, glob in enumerate(source.include):
+        for number, glob in enumerate(source.include if isinstance(source, Cgroups) else ()):
             if not anchor_of(glob) and not source.anchors:
                 rootless = f'"{glob}" has no directory before its first wildcard: its anchor would be the root'
                 text = f"{rootless}, whose books cannot close. Begin with a directory, such as system.slice/*."
@@ -93,6 +94,8 @@ def _sources(config: Config, line: Line) -> Found:
                 yield (*here, "include", number), text
         for number, anchor in enumerate(source.closed()):
             loc: Loc = (*here, key, number) if source.anchors else (*here, key)
+            if isinstance(source, Kubernetes) and number >= len(source.anchors):
+                loc = (*here, "system", number - len(source.anchors))
             for other, owner, before in claimed:
                 if anchor and other and (_inside(anchor, other) or _inside(other, anchor)):
                     yield loc, _claimed_twice(anchor, other, line(before), owner == index)
@@ -123,6 +126,21 @@ def _dimensions(config: Config, line: Line) -> Found:
     for index, entry in enumerate(config.meters):
         if repeated := next((label for label in entry.group_by if entry.group_by.count(label) > 1), None):
             yield ("meters", index, "group_by"), f"{repeated} stands here twice. Keep one."
+    yield from _chosen(config, line)
+
+
+def _chosen(config: Config, line: Line) -> Found:
+    """Entries among which a label chooses must count alike: until a pod is known its usage is kept with the first."""
+    first: dict[str, tuple[int, MeterEntry]] = {}
+    for index, entry in enumerate(config.meters):
+        if entry.dimension_from is None:
+            continue
+        before, other = first.setdefault(entry.meter, (index, entry))
+        for key in ("dimension_from", "policy"):
+            if getattr(entry, key) != getattr(other, key):
+                where = f"meters[{before}] (line {line(('meters', before))})"
+                text = f"not that of {where}, and a label chooses between the two. Write {getattr(other, key)}."
+                yield ("meters", index, key), text
 
 
 def _measured(config: Config, known: KnownMeters) -> Found:

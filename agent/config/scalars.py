@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
+from agent import selector
 from agent.pattern import is_literal
 
 NS: dict[str, int] = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
@@ -17,6 +18,11 @@ BYTES: dict[str, int] = {
 }  # fmt: skip
 RESERVED = ("exclude", "unattributed", "system", "idle", "gap")  # words that stand where a customer's id may stand
 ASPECTS = ("limit", "request", "usage")
+GROUP_LABELS = (
+    *("unit", "slice", "cgroup", "uid", "interface", "disk", "mountpoint", "mode"),
+    *("namespace", "pod", "pod_uid", "owner", "extended_resource"),
+)
+LABEL_SETS = ("namespace_label", "node_label", "pod_label")  # each followed by a dot and a label's key
 
 _DURATION = r"([0-9]{1,9})(ms|s|m|h|d)"
 _SIZE = r"([0-9]{1,9})(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)"
@@ -196,6 +202,35 @@ def _property_value(value: str) -> str:
     return value
 
 
+def _selector(value: str) -> str:
+    """A selector over labels, as `agent/selector.py` reads it → the same in one spelling. Raises ValueError."""
+    try:
+        return selector.written(value)
+    except ValueError as error:
+        raise ValueError(f"{shown(value)}: {error}.") from None
+
+
+def _label_key(value: str) -> str:
+    if not re.fullmatch(selector.KEY, value):
+        raise ValueError(f"{shown(value)} is not the key of a label. Write one such as billing/customer.")
+    return value
+
+
+def _group_label(value: str) -> str:
+    prefix, dot, key = value.partition(".")
+    if value not in GROUP_LABELS and not (dot and prefix in LABEL_SETS and re.fullmatch(selector.KEY, key)):
+        known = ", ".join((*GROUP_LABELS, *(f"{name}.KEY" for name in LABEL_SETS)))
+        raise ValueError(f"{shown(value)} is not a label of any resource. Write one of {known}.")
+    return value
+
+
+def _fingerprint(value: str) -> str:
+    digits = value.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError(f"{shown(value)} is not a SHA-256 in hex. Write the 64 digits of the certificate's.")
+    return digits
+
+
 def policy(value: str) -> str:
     """`usage`, `limit`, `request` or `max(a, b)` of two of them → the same without spaces, a and b sorted."""
     found = re.fullmatch(r" *max *\( *([a-z]+) *, *([a-z]+) *\) *", value)
@@ -276,3 +311,7 @@ Uid = Annotated[str, PlainValidator(_uid), WithJsonSchema({"anyOf": [{"type": "i
 Property = Annotated[str, AfterValidator(_property)]
 PropertyValue = Annotated[str, AfterValidator(_property_value)]
 Policy = Annotated[str, AfterValidator(policy)]
+LabelSelector = Annotated[str, AfterValidator(_selector)]
+LabelKey = Annotated[str, AfterValidator(_label_key)]
+GroupLabel = Annotated[str, AfterValidator(_group_label)]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]

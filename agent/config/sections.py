@@ -5,38 +5,29 @@ Nothing here looks from one section into another: `check.py` does.
 
 import socket
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, StrictBool
 
-from agent.attribution import Customer, Rules, Selector
+from agent.attribution import PODS_OWN_WORD, Customer, PodLabels, Rules
+from agent.config.owners import Attribution, CustomerEntry, Shared
 from agent.config.scalars import (
-    Anchor,
-    Bearer,
-    CgroupPattern,
     CustomerId,
     DimensionName,
     Directory,
     Duration,
-    Identifier,
-    Instant,
+    GroupLabel,
     Label,
+    LabelKey,
     Listen,
-    NamePattern,
     Policy,
-    Property,
-    PropertyValue,
     Size,
-    Uid,
-    VendorName,
     written,
 )
 from agent.config.section import Section
 from agent.config.sinks import CloudEvents, SinkEntry
-from agent.model import Dimension
-from agent.pattern import anchor_of
-
-GroupLabel = Literal["unit", "slice", "cgroup", "uid", "interface", "disk", "mountpoint", "mode"]
+from agent.config.sources import SourceEntry
+from agent.model import Choice, Dimension
 
 
 class Clock(Section):
@@ -86,49 +77,6 @@ class Telemetry(Section):
     """Whether metrics carry customers' ids. Default false: names of customers belong to nobody who can scrape."""
 
 
-class Host(Section):
-    """The machine as a whole: CPU by mode, memory, network, disks, filesystems, uptime."""
-
-    kind: Literal["host"]
-    """`host`."""
-    id: Identifier = "host"
-    """Names the source in metrics and records' evidence. Default: its kind."""
-    root: Directory = written("/")
-    """Where the metered host's file system is mounted. Default `/`. `${NAME}` is read from the environment."""
-
-
-class Cgroups(Section):
-    """Control groups: systemd units and slices, containers, or any other directory of the hierarchy."""
-
-    kind: Literal["cgroups"]
-    """`cgroups`."""
-    id: Identifier = "cgroups"
-    """Names the source in metrics and records' evidence. Default: its kind."""
-    root: Directory = written("/")
-    """Where the metered host's file system is mounted. Default `/`. `${NAME}` is read from the environment."""
-    include: Annotated[tuple[CgroupPattern, ...], Field(min_length=1)]
-    """Which groups to meter, as paths below the cgroup root: `*` and `?` stay within a directory, `**` does not. No
-    default: what is metered is a decision."""
-    anchors: tuple[Anchor, ...] = ()
-    """Directories whose books must close: usage inside them that belongs to nobody is recorded as unattributed.
-    Default: the literal directories before the first wildcard of each `include`."""
-
-    def closed(self) -> tuple[str, ...]:
-        """The anchors in use: those named, else the outermost of those derived; "" among them is the root (refused)."""
-        if self.anchors:
-            return self.anchors
-        derived = sorted({anchor_of(glob) for glob in self.include})
-        return tuple(a for a in derived if not any(a.startswith(outer + "/") for outer in derived))
-
-
-class Shared(Section):
-    """Who bears what belongs to no customer."""
-
-    system: Bearer = "exclude"
-    """Usage that `attribution.system` matches: a customer's id, who bears it, or `exclude`. Default exclude: it is
-    recorded as `system` and billed to nobody."""
-
-
 class MeterEntry(Section):
     """One thing to bill: which meter, under which name, counted how."""
 
@@ -140,91 +88,24 @@ class MeterEntry(Section):
     """Which quantity counts: `usage`, `request`, `limit`, or `max(a, b)` of two of them, taken for each
     sample_interval. Default usage."""
     group_by: tuple[GroupLabel, ...] = ()
-    """Labels that split a customer's usage into records of their own. Default none: one record for each customer and
-    window."""
+    """Labels that split a customer's usage into records of their own: unit, slice, cgroup, uid; interface, disk,
+    mountpoint, mode of the host's meters; namespace, pod, pod_uid, owner, extended_resource, and namespace_label.KEY,
+    node_label.KEY, pod_label.KEY. Default none: one record for each customer and window."""
     mode: Literal["window"] = "window"
     """How usage becomes records. `window`, the default and all that polled meters know: one for each window."""
     customer: CustomerId | None = None
     """The customer who pays for the whole meter, for totals of a host that is theirs. Default: by `customers`."""
     shared: Shared | None = None
     """Overrides `attribution.shared` for this meter. Default: what is said there."""
+    dimension_from: LabelKey | None = None
+    """The label of pods that chooses among the entries of this meter that say the same: by the dimension's name, or
+    what a sink calls it. What names none goes to the first of them. Trusted as `attribution.pod_labels` are. Default
+    none."""
 
     @property
     def name(self) -> str:
         """The dimension's name, written or derived."""
         return self.dimension or self.meter.replace(".", "_")
-
-
-class Match(Section):
-    """Labels that root controls, each with a pattern; a resource matches when all of them do."""
-
-    unit: NamePattern | None = None
-    """The systemd unit, such as `acme-*.service`."""
-    slice: NamePattern | None = None
-    """The systemd slice the unit lies in, such as `acme.slice`."""
-    cgroup: CgroupPattern | None = None
-    """The path below the cgroup root, such as `customers.slice/acme.slice`; everything inside it matches too."""
-    uid: Uid | None = None
-    """The user id that owns the user session or unit, such as 1000."""
-    unit_property: PropertyValue | None = None
-    """An `X-` property in the unit file and its value, such as `X-Customer=acme`."""
-
-    def selector(self) -> Selector:
-        """Label → pattern. A property becomes the label `property.X-…`."""
-        patterns = {"unit": self.unit, "slice": self.slice, "cgroup": self.cgroup, "uid": self.uid}
-        selector = {label: pattern for label, pattern in patterns.items() if pattern is not None}
-        if self.unit_property is not None:
-            name, _, value = self.unit_property.partition("=")
-            selector[f"property.{name}"] = value
-        return selector
-
-
-class CustomerEntry(Section):
-    """One customer: who, what is theirs, and since when."""
-
-    id: CustomerId
-    """Names the customer in records, for ever. No default."""
-    name: str | None = None
-    """What people call the customer, for tables. Default: the id."""
-    match: tuple[Match, ...] = ()
-    """What is theirs: any of these. Default nothing: then only a meter's `customer` or a label names them."""
-    since: Instant | None = Field(None, alias="from")
-    """The customer acts from this date or RFC 3339 time on. Default, and for a time past: from when the file is
-    loaded."""
-    until: Instant | None = None
-    """The customer acts until just before this date or RFC 3339 time. Default: for ever."""
-    ids: dict[Identifier, VendorName] = Field(default_factory=dict)
-    """What sinks call the customer, by the sink's id. Default: the customer's id."""
-    reattribute: StrictBool = False
-    """Whether a past `from` reaches back to usage that is still held as unattributed. Default false: what was
-    unattributed stays so unless somebody asks."""
-
-
-class CustomerLabels(Section):
-    """Labels whose value is a customer's id; a customer's `match` ranks above them."""
-
-    unit_property: Property | None = None
-    """The `X-` property of unit files that holds a customer's id, such as `X-Customer`. Default none."""
-
-
-class Unattributed(Section):
-    """What happens to usage that nobody owns."""
-
-    hold: Duration = written("72h")
-    """How long unattributed usage can still be given to a customer. Default 72h: a long weekend."""
-
-
-class Attribution(Section):
-    """How usage finds its owner beside the customers' own `match`."""
-
-    customer_labels: CustomerLabels = written({})
-    """Labels whose value is a customer's id. Default none."""
-    system: tuple[Match, ...] = ()
-    """What belongs to the operator: any of these is recorded as `system`. Default nothing."""
-    shared: Shared = written({})
-    """Who bears what belongs to no customer. Default: nobody."""
-    unattributed: Unattributed = written({})
-    """What happens to usage that nobody owns."""
 
 
 class Spool(Section):
@@ -249,7 +130,7 @@ class Config(Section):
     """Who this agent is, where it keeps its data, and how often it measures."""
     telemetry: Telemetry = written({})
     """What the agent says about itself."""
-    sources: tuple[Annotated[Host | Cgroups, Field(discriminator="kind")], ...] = ()
+    sources: tuple[SourceEntry, ...] = ()
     """Where usage comes from; at least one. `metering-agent sources` lists the kinds."""
     meters: tuple[MeterEntry, ...] = ()
     """What is measured and billed; at least one."""
@@ -296,21 +177,66 @@ class Config(Section):
             return None if system == "exclude" else system
 
         return tuple(
-            Dimension(entry.name, entry.meter, entry.policy, entry.group_by, entry.customer, bearer(entry))
+            Dimension(
+                entry.name,
+                entry.meter,
+                entry.policy,
+                entry.group_by,
+                entry.customer,
+                bearer(entry),
+                self._choice(entry),
+            )
             for entry in self.meters
         )
 
+    def _choice(self, entry: MeterEntry) -> Choice | None:
+        if entry.dimension_from is None:
+            return None
+        alike = [e for e in self.meters if (e.meter, e.dimension_from) == (entry.meter, entry.dimension_from)]
+        others = frozenset().union(*(self._told(e.name) for e in alike[1:])) if entry is alike[0] else None
+        always = self.attribution.pod_labels.trust == "always"
+        label = f"pod_label.{entry.dimension_from}"
+        return Choice(label, self._told(entry.name), others, always, f"{PODS_OWN_WORD} ")
+
+    def _told(self, dimension: str) -> frozenset[str]:
+        """What a dimension is called, by us and by sinks."""
+        told = (sink.dimensions or {} for sink in self.sinks if isinstance(sink, CloudEvents))
+        return frozenset({dimension, *(of[dimension].id or dimension for of in told if dimension in of)})
+
+    def pod_label_keys(self) -> frozenset[str]:
+        """The labels of pods that anything here looks at."""
+        groups = {label for entry in self.meters for label in entry.group_by if label.startswith("pod_label.")}
+        chosen = {entry.dimension_from for entry in self.meters if entry.dimension_from is not None}
+        return frozenset({*self.attribution.pod_labels.keys, *chosen, *(g.partition(".")[2] for g in groups)})
+
+    def reads_node_labels(self) -> bool:
+        """Whether anything here looks at the labels of the node."""
+        matches = [match for customer in self.customers for match in customer.match] + list(self.attribution.system)
+        grouped = any(label.startswith("node_label.") for entry in self.meters for label in entry.group_by)
+        named = self.attribution.customer_labels.node is not None
+        return grouped or named or any(match.node_labels is not None for match in matches)
+
     def rules(self) -> Rules:
         """`customers` and `attribution`, as attribution reads them."""
-        label = self.attribution.customer_labels.unit_property
         return Rules(
             customers=tuple(
                 Customer(c.id, tuple(m.selector() for m in c.match), c.since, c.until, c.reattribute)
                 for c in self.customers
             ),
-            customer_labels=(f"property.{label}",) if label else (),
+            customer_labels=self.attribution.customer_labels.labels(),
             system=tuple(m.selector() for m in self.attribution.system),
+            pod_labels=PodLabels(self.attribution.pod_labels.keys, self.attribution.pod_labels.trust),
+            aliases=self._aliases(),
         )
+
+    def _aliases(self) -> dict[str, str]:
+        """What exactly one customer is called by some sink, and nobody's own id is → that customer."""
+        named: dict[str, set[str]] = {}
+        for customer in self.customers if self.attribution.pod_labels.keys else ():
+            for name in customer.ids.values():
+                named.setdefault(name, set()).add(customer.id)
+        own = {customer.id for customer in self.customers}
+        return {name: min(ids) for name, ids in named.items() if len(ids) == 1 and name not in own}
 
 
 def json_schema() -> dict[str, Any]:

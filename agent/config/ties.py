@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
-from agent.attribution import BEGINNING, FOREVER, Selector
+from agent.attribution import BEGINNING, FOREVER, SETS, Selector
 from agent.config.document import Loc
-from agent.config.sections import CustomerEntry
+from agent.config.owners import CustomerEntry
 from agent.pattern import is_literal, matches, overlap
 
 _CURE = "Give one of them a narrower pattern or disjoint dates."
@@ -67,7 +67,7 @@ def _candidates(claims: list[_Claim]) -> Iterator[tuple[_Claim, _Claim]]:
 
 def _tie(first: _Claim, second: _Claim, labels: tuple[str, ...], line: Callable[[Loc], int]) -> str | None:
     rival = f"customers[{first.customer}] (line {line((*first.loc, *_key(labels)))})"
-    if all(_overlap(first.selector[label], second.selector[label]) for label in labels):
+    if all(_overlap(label, first.selector[label], second.selector[label]) for label in labels):
         return f"matches what {rival} matches. {_CURE}"
     if labels == ("cgroup",):
         if _holds(first.selector["cgroup"], second.selector["cgroup"]):
@@ -84,7 +84,9 @@ def _key(labels: tuple[str, ...]) -> Loc:
     return ("unit_property",) if labels[0].startswith("property.") else labels
 
 
-def _overlap(a: str, b: str) -> bool:
+def _overlap(label: str, a: str, b: str) -> bool:
+    if label in SETS:  # only of equal selectors is it certain that both hold somewhere; they have one spelling
+        return a == b
     if is_literal(a):
         return matches(b, a)
     return matches(a, b) if is_literal(b) else overlap(a, b)
@@ -92,4 +94,4 @@ def _overlap(a: str, b: str) -> bool:
 
 def _holds(outer: str, inner: str) -> bool:
     """Whether something that fits `inner` lies below something that fits `outer`."""
-    return any(_overlap(outer, inner[:end]) for end, character in enumerate(inner) if character == "/")
+    return any(_overlap("cgroup", outer, inner[:end]) for end, character in enumerate(inner) if character == "/")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.attribution import Customer, Rules
 from agent.config import load as load_file
 from agent.config import retention_bytes
-from agent.config.sections import CustomerEntry, Match
+from agent.config.owners import CustomerEntry, Match
 from agent.config.ties import ties
 from agent.errors import ConfigError
 from agent.model import Dimension

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.config.scalars import NS, duration, instant, policy, size, written_duration
-from agent.config.sections import Cgroups
+from agent.config.sources import Cgroups
 
 from .written import load, problems, text
 

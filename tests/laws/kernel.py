@@ -76,6 +76,9 @@ class KernelSource:
         self.hidden: set[str] = set()  # paths that configuration does not include
         self.between: Callable[[], None] = _nothing
         self.trouble: Exception | None = None
+        self.basis = "cgroup"
+        self.remember: dict[str, bytes | None] = {}  # said once, by the next sweep
+        self.introduced: dict[str, Mapping[str, str]] = {}  # likewise
         self._kept: dict[str, tuple[int, Reading]] = {}  # by key: how deep, and the last reading
 
     def read(self) -> None:
@@ -103,6 +106,7 @@ class KernelSource:
             Reading(kept.resource, kept.samples, gone=True) for kept in in_order if kept.resource.key not in living
         ]
         self._kept = {key: kept for key, kept in self._kept.items() if key in living}
+        remember, introduced, self.remember, self.introduced = self.remember, self.introduced, {}, {}
         return Sweep(
             source=self.id,
             boot=self.kernel.boot,
@@ -110,6 +114,9 @@ class KernelSource:
             readings=readings,
             listing=frozenset(living),
             cores=CORES,
+            basis=self.basis,
+            remember=remember,
+            introduced=introduced,
         )
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ def plan(
     interval: int = 15 * S,
     hold: int = 72 * 3600 * S,
     accept_after: int = 24 * 3600 * S,
+    metadata_wait: int = 0,
 ) -> Plan:
     """A configuration as the line reads it."""
     return Plan(
@@ -41,6 +42,7 @@ def plan(
         fresh_boot=600 * S,
         hold=hold,
         accept_after=accept_after,
+        metadata_wait=metadata_wait,
     )
 
 
