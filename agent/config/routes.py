@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
+from agent.address import is_loopback
 from agent.config.document import Loc
 from agent.config.scalars import NS, written_duration
 from agent.config.sections import Config
@@ -11,7 +12,6 @@ from agent.config.sinks import CloudEvents, DimensionAtSink, FileSink, Tls
 from agent.delivery.quantity import Measure, units
 from agent.delivery.rendering import Route
 from agent.model import Meter
-from agent.sinks.address import is_loopback
 
 Found = Iterator[tuple[Loc, str]]
 Line = Callable[[Loc], int]

@@ -14,10 +14,10 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from agent.credentials import Tls
 from agent.model import NS_PER_S
 from agent.record import rfc3339
 from agent.sinks import Answer, Entry, Finding, Terms
-from agent.sinks.credentials import Tls
 from agent.sinks.meaning import DELIVERED, DUPLICATE, Meaning, Reply
 from agent.sinks.wire import NoReplyError, Wire
 from agent.spool.outbox import Submission

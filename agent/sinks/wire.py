@@ -19,10 +19,10 @@ import httpx
 from msgspec import Struct
 
 from agent import __version__
+from agent.address import is_loopback
+from agent.credentials import Tls, Token, Trust, UnusableError
 from agent.model import NS_PER_S
 from agent.sinks import Answer
-from agent.sinks.address import is_loopback
-from agent.sinks.credentials import Tls, Token, Trust, UnusableError
 from agent.sinks.meaning import Meaning, Reply, http_date, judge
 
 CONNECT_SECONDS = 10.0  # for the name and the connection, and once more for TLS

@@ -247,7 +247,7 @@ MUTANTS = (
         "an error tells the token",
         "§6",
         "tests/sinks/test_wire.py",
-        "agent/sinks/credentials.py",
+        "agent/credentials.py",
         'said = said.replace(text, "[token]")',
         "said = said.strip()",
     ),

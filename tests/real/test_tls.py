@@ -15,7 +15,7 @@ import trustme
 
 from agent.model import NS_PER_S
 from agent.sinks import Answer
-from agent.sinks.credentials import Tls
+from agent.credentials import Tls
 from agent.sinks.meaning import DELIVERED
 from agent.sinks.wire import Wire
 from tests.sinks.double import Upstream, reply, upstream

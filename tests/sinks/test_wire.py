@@ -10,7 +10,7 @@ import pytest
 
 from agent.model import NS_PER_S
 from agent.sinks import Answer
-from agent.sinks.credentials import Tls
+from agent.credentials import Tls
 from agent.sinks.meaning import DELIVERED, Meaning
 from agent.sinks.wire import BODY_BYTES, NoReplyError, Wire
 from tests.sinks import double

@@ -1,4 +1,4 @@
-"""Who we are to a back end, and whom we trust: a bearer token and PEM files, as they stand on disk now.
+"""Who we are to a server, and whom we trust: a bearer token and PEM files, as they stand on disk now.
 
 Nothing here ends up in a log, a repr or an error but the names of files.
 """
