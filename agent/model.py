@@ -74,6 +74,8 @@ class Sweep(Struct, frozen=True):
     is new (ACCOUNTING §3). It is the same object as in the sweep before when nothing came or went. `scope` names the
     anchors that were listed, existing or not: what lies below one that was not listed before only baselines. `falls`
     says what a lower value means: "reset" for kernel files, "dip" for counters that come back (kubelet, remote series).
+    `remember` is what the source wants back after a restart, by key (None forgets): it is committed with the sweep.
+    `introduced` has the labels of pods of which only the UID was known before, by UID, alive or not.
     """
 
     source: str
@@ -85,6 +87,8 @@ class Sweep(Struct, frozen=True):
     basis: str = "cgroup"
     falls: Literal["reset", "dip"] = "reset"
     scope: frozenset[str] = frozenset()
+    remember: Mapping[str, bytes | None] = {}
+    introduced: Mapping[str, Mapping[str, str]] = {}
 
 
 class Dimension(Struct, frozen=True):

@@ -34,3 +34,11 @@ class Watched(Source, Protocol):
 
     def read(self) -> bool:
         """Keep the latest counters of what lives; True when one died, so that a sweep should follow at once."""
+
+
+@runtime_checkable
+class Followed(Source, Protocol):
+    """A source that learns about its resources beside its sweeps, over the network."""
+
+    async def follow(self) -> None:
+        """For ever: keep what is known up to date. Raises nothing for what a network or a server can do."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import structs
 
 from agent.errors import SourceError
-from agent.model import NS_PER_MS, NS_PER_S, Meter, Reading, Sample, Sweep
+from agent.model import NS_PER_MS, NS_PER_S, Meter, Reading, Resource, Sample, Sweep
 from agent.sources.devices import Devices
 from agent.sources.group import EXHAUSTED, Group, exhausted
 from agent.sources.hierarchy import Layout
@@ -83,6 +83,8 @@ class Groups:
         self._ordered: list[Group] | None = None
         self._young: dict[Group, int] = {}  # → when it was born
         self._gone: list[Group] = []  # died since the last sweep
+        self.stirred: list[Group] = []  # those in which something came or went, of the last call
+        self.buried: list[Group] = []  # those that the last sweep reported as gone
         self._trouble: SourceError | None = None
         self._sweeps = 0
         self._read_at: int | None = None
@@ -96,11 +98,35 @@ class Groups:
         self._young = {group: born for group, born in self._young.items() if now - born < YOUNG}
         return YOUNG_READ_EVERY if self._young else READ_EVERY
 
+    @property
+    def living(self) -> Mapping[Node, Group]:
+        """The groups that are metered now."""
+        return self._groups
+
+    @property
+    def young(self) -> Iterable[Group]:
+        """Those of them that were born less than a second ago."""
+        return self._young.keys()
+
+    def name_again(self) -> list[Resource]:
+        """Ask for all names and labels at once, those of the dead that wait, too. What living ones were called before.
+
+        Else each is asked for when it comes and about once a minute.
+        """
+        former = []
+        for group in (*self._groups.values(), *self._gone):
+            was = group.resource
+            self._name(group)
+            if group.resource is not was and group.node in self._groups:
+                former.append(was)
+        return former
+
     def read(self) -> bool:
         """Keep the CPU counters of what lives: of the young at each call, of all not oftener than each half second.
 
         True while a group's last readings wait for a sweep. Never raises for a file: the next sweep does.
         """
+        self.stirred = []
         self._catch_up()
         now = self._clock()
         if self._read_at is None or now - self._read_at >= READ_EVERY // 2:
@@ -114,6 +140,7 @@ class Groups:
         """Every meter of every group. Raises SourceError when one could not be read: then nothing of it counts."""
         if self._layout.unified is None and "cpuacct" not in self._layout.v1:
             raise SourceError(f"{self._layout.base}: no cgroup hierarchy with CPU accounting is mounted there")
+        self.stirred = []
         if self._trouble is not None or self._watch.blind or self._sweeps % WALK_EVERY == 0:
             self._walk()
         self._sweeps += 1
@@ -132,7 +159,7 @@ class Groups:
             listing -= {group.node.key for group in self._gone}
         self._raise_trouble()
         sweep = Sweep(self.id, self._boot, stamp, readings, listing, os.cpu_count() or 1, scope=self._anchors)
-        self._gone = []
+        self.buried, self._gone = self._gone, []
         return sweep
 
     def close(self) -> None:
@@ -167,7 +194,9 @@ class Groups:
         for node in entered:
             if self._metered(node):
                 self._open(node)
-        self._read_counters([g for node in stirred if (g := self._groups.get(node)) is not None], whole=True)
+        moved = [group for node in dict.fromkeys(stirred) if (group := self._groups.get(node)) is not None]
+        self.stirred += moved
+        self._read_counters(moved, whole=True)
         for node in lost:
             group = self._groups.pop(node, None)
             if group is not None:
