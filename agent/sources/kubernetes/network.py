@@ -74,9 +74,9 @@ class Network:
         moved = [pod for group in stirred if (pod := self._pods.get(group.node)) is not None]
         for pod in moved:
             pod.look_soon(now)
-        self._look(now)
         for pod in {*moved, *(self._pods[group.node] for group in young if group.node in self._pods)}:
             self._read(pod)
+        self._look(now)
 
     def sweep(self) -> tuple[list[Reading], set[str]]:
         """Every interface, and those that are gone since the last sweep; and the scopes that they are listed under."""
