@@ -61,6 +61,13 @@ class Server:
         if token is None:
             self._context.load_cert_chain(etc / "admin.pem")
         self._local = threading.local()
+        self._open: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        """Close the connections of all threads. Asking again opens a new one."""
+        self._local = threading.local()
+        while self._open:
+            self._open.pop().close()
 
     def get(self, path: str, **query: str) -> Any:
         """The answer's JSON."""
@@ -85,35 +92,44 @@ class Server:
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = JSON) -> bytes:
         """The answer's bytes. RefusedError for 400 and above, OSError or HTTPException if none comes."""
         data = None if body is None else json.dumps(body).encode()
-        kept = getattr(self._local, "connection", None)
+        fresh = getattr(self._local, "connection", None) is None
         try:
-            status, said = self._asked(kept or self._connected(), method, path, data, kind)
+            status, said = self._asked(method, path, data, kind)
         except (OSError, http.client.HTTPException):
-            self._local.connection = None
-            if kept is None or method != "GET":
+            if fresh or method != "GET":
                 raise
-            status, said = self._asked(self._connected(), method, path, data, kind)  # the server closed an idle one
+            status, said = self._asked(method, path, data, kind)  # the server had closed an idle connection
         if status >= http.client.BAD_REQUEST:
             raise RefusedError(status, f"{method} {path}: {status} {said.decode(errors='replace')[:500]}")
         return said
 
-    def _asked(
-        self, connection: http.client.HTTPConnection, method: str, path: str, data: bytes | None, kind: str
-    ) -> tuple[int, bytes]:
-        connection.request(method, path, data, {**self._headers, "Content-Type": kind})
-        with connection.getresponse() as answer:
-            return answer.status, answer.read()
+    def _asked(self, method: str, path: str, data: bytes | None, kind: str) -> tuple[int, bytes]:
+        connection = getattr(self._local, "connection", None) or self._connected()
+        try:
+            connection.request(method, path, data, {**self._headers, "Content-Type": kind})
+            with connection.getresponse() as answer:
+                return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            self._local.connection = None
+            self._open.remove(connection)
+            connection.close()
+            raise
 
     def _connected(self) -> http.client.HTTPConnection:
         host, port = self._address.hostname or "", self._address.port or 443
         with network_of(self._pid):
             plain = socket.create_connection((host, port), timeout=self._timeout)
         connection: http.client.HTTPConnection
-        if self._address.scheme == "https":
-            connection = http.client.HTTPSConnection(host, port)
-            connection.sock = self._context.wrap_socket(plain, server_hostname=host)
-        else:
-            connection = http.client.HTTPConnection(host, port)
-            connection.sock = plain
+        try:
+            if self._address.scheme == "https":
+                connection = http.client.HTTPSConnection(host, port)
+                connection.sock = self._context.wrap_socket(plain, server_hostname=host)
+            else:
+                connection = http.client.HTTPConnection(host, port)
+                connection.sock = plain
+        except OSError:
+            plain.close()
+            raise
+        self._open.append(connection)
         self._local.connection = connection
         return connection

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -80,6 +81,8 @@ class Cluster:
 
     def down(self) -> None:
         """End it and remove what it left."""
+        if self.node.pid():
+            self.api.close()
         self.node.remove()
 
     def _connect(self) -> None:
@@ -114,7 +117,6 @@ class Cluster:
     def wait_for(self, name: str) -> None:
         """Until a component answers; the kubelet also says that the node is Ready. Fails at once if it has ended."""
         probe = COMPONENTS[name].probe
-        server = self.server(probe)
 
         def at_work() -> bool:
             if self.node.pid(name) is None:
@@ -124,7 +126,8 @@ class Cluster:
             server.ask("GET", urlsplit(probe).path)
             return name != "kubelet" or self.ready()
 
-        until(at_work, f"{name} is at work")
+        with closing(self.server(probe)) as server:
+            until(at_work, f"{name} is at work")
 
     def ready(self) -> bool:
         """Whether the node says that pods can run on it."""

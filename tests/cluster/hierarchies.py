@@ -80,10 +80,10 @@ class Groups:
 
 
 def abandoned() -> list[str]:
-    """The tags of groups that a killed test run left: it names them by its pid."""
+    """The tags of groups that a killed test run left: it begins them with its pid."""
     names = {path.name for mount in mounted().values() for path in mount.glob(f"{PREFIX}*")}
-    tags = [name.removeprefix(PREFIX) for name in sorted(names)]
-    return [tag for tag in tags if tag.isdecimal() and not Path("/proc", tag).exists()]
+    pids = {name.removeprefix(PREFIX): name.removeprefix(PREFIX).partition("-")[0] for name in sorted(names)}
+    return [tag for tag, pid in pids.items() if pid.isdecimal() and not Path("/proc", pid).exists()]
 
 
 def _removed(root: Path) -> bool:

@@ -68,6 +68,8 @@ class Node:
         except TimeoutError:
             os.kill(pid, signal.SIGKILL)
             until(lambda: self.pid(name) is None, f"{name} is killed", seconds, 0.02)
+        if name in self._started:
+            self._started.pop(name).wait(seconds)  # nsenter, which waited for it
 
     def inside(self, *argv: str) -> list[str]:
         """A command that runs `argv` in the node: its processes, mounts, network and control groups. Still uid 0."""

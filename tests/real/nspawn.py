@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 from tests.kept import call, kept
 
 SUITE = "bookworm"
-PACKAGES = ("systemd", "systemd-sysv", "python3", "dbus", "procps")
+PACKAGES = ("systemd", "systemd-sysv", "python3", "dbus", "procps", "ca-certificates")  # the last for tests/cluster
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"  # debootstrap leaves this to the installer
 GUEST_PYTHON = (3, 11)  # what SUITE ships: binary wheels must be made for it
 
