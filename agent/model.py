@@ -62,14 +62,14 @@ class Resource(Struct, frozen=True, array_like=True):
 class Reading(Struct, frozen=True, gc=False):
     """What one sweep saw of one resource. `gone`: these are its last readings, kept from before it vanished.
 
-    Without samples nothing is known this time, and every mark stays. `old`: whatever the listing says, it ran before it
-    was first seen, so that a counter without a mark only baselines.
+    Without samples nothing is known this time, and every mark stays. `born` says whether counters without a mark began
+    at zero or ran before they were first seen; None: the listing says it.
     """
 
     resource: Resource
     samples: tuple[Sample, ...]
     gone: bool = False
-    old: bool = False
+    born: bool | None = None
 
 
 class Sweep(Struct, frozen=True):

@@ -148,7 +148,7 @@ class _Measuring:
             if track is None:
                 track = self.tracks[resource.key] = Track(resource)
             if reading.samples:
-                self._read(track, reading, born=not reading.old and self._born(resource))
+                self._read(track, reading, born=self._born(resource) if reading.born is None else reading.born)
             track.resource = resource
             out.touched.add(resource.key)
             if reading.gone:

@@ -74,7 +74,6 @@ METERS = (
 LAG = 30 * NS_PER_S  # the oldest that a block of an answer is: what is before that is booked
 ABSENT = 15 * 60 * NS_PER_S  # for so long a pod may be absent (a back-off is 5 min at most, and then it runs)
 DELETED = 2 * 60 * NS_PER_S  # and one that the API server has no more
-START_IS_COARSE = NS_PER_S  # starts are stated in whole seconds, rounded down
 
 _STATE = "summary"  # the key of `State`; those of pods begin with it
 
@@ -221,7 +220,7 @@ class SummarySource:
         if pod is None:
             met = self._swept is not None  # else it may have been metered before this process began
             name = f"{entry.pod_ref.namespace}/{entry.pod_ref.name}"
-            pod = self._pods[uid] = Pod(uid, name, entry.started, self._is_new(entry), now.polled)
+            pod = self._pods[uid] = Pod(uid, name, entry.started, entry.started, self._is_new(entry), now.polled)
         elif 0 < entry.started < pod.started:
             return  # a sandbox that is no more; the later one is the pod
         elif entry.started > pod.started:
@@ -229,7 +228,7 @@ class SummarySource:
             pod.start(entry.started)
         pod.listed, pod.seen = True, now.polled
         before = pod.knows
-        began = now.at(pod.started) if pod.new and self._swept is not None else None
+        began = now.at(pod.since) if self._swept is not None else None
         if entry.cpu is not None and "cpu.time" in self._wanted:
             self._count_cpu(pod, entry, entry.cpu, now, began)
         facts = self._facts.of(uid)
@@ -242,30 +241,36 @@ class SummarySource:
             time, value = stats.wall_ns(entry.memory.time), entry.memory.working_set_bytes or 0
             self._news[f"{uid}/memory"] = pod.memory.read(time, value, now)
         self._news[f"{uid}/alive"] = [(1, now.polled)]
-        if met and began is not None and 0 <= began < now.polled:
+        if met and pod.new and began is not None and 0 <= began < now.polled:
             self._news[f"{uid}/alive"] = [(1, began), (1, now.polled)]
 
     def _count_cpu(self, pod: Pod, entry: stats.Pod, cpu: stats.Cpu, now: Moment, began: int | None) -> None:
         value = cpu.usage_core_nano_seconds or 0
-        counter = pod.counter("cpu", old=self._is_old(pod))
-        most = (now.wall - counter.later + 2 * START_IS_COARSE) * (os.cpu_count() or 1)
-        borrowed = value == entry.of_containers
-        told = counter.read(stats.wall_ns(cpu.time), value, now, began=began, borrowed=borrowed, most=most)
+        if value > _most(pod.since, now) and not pod.knows:
+            pod.new = False  # it used more than it can have since this start: there was another before
+        counter = pod.counter("cpu", born=self._born(pod))
+        time, borrowed = stats.wall_ns(cpu.time), value == entry.of_containers or not pod.started
+        told = counter.read(time, value, now, new=pod.new, began=began, borrowed=borrowed, most=_most(pod.started, now))
         self._news[f"{pod.uid}/cpu"] = told
 
     def _count_network(self, pod: Pod, network: stats.Network, now: Moment, began: int | None) -> None:
+        time, borrowed = stats.wall_ns(network.time), not pod.started
         for interface in network.counted:
             for way in self._ways:
                 name = f"{way}/{interface.name}"
                 value = (interface.rx_bytes if way == "receive" else interface.tx_bytes) or 0
-                counter = pod.counter(name, old=self._is_old(pod))
-                self._news[f"{pod.uid}/{name}"] = counter.read(stats.wall_ns(network.time), value, now, began=began)
+                counter = pod.counter(name, born=self._born(pod))
+                told = counter.read(time, value, now, new=pod.new, began=began, borrowed=borrowed)
+                self._news[f"{pod.uid}/{name}"] = told
 
     def _is_new(self, entry: stats.Pod) -> bool:
         return self._horizon is not None and entry.started > self._horizon
 
-    def _is_old(self, pod: Pod) -> bool:
-        return not pod.new and self._horizon is not None
+    def _born(self, pod: Pod) -> bool | None:
+        """Whether counters that are told for the first time began at zero. The first look is the books' (§3)."""
+        if self._horizon is None or (pod.new and self._swept is None):
+            return None
+        return pod.new
 
     def _miss(self, pod: Pod, now: Moment) -> None:
         """One that the answer does not have. It is gone only after long, or when the API server has it no more."""
@@ -293,7 +298,7 @@ class SummarySource:
         self._look_from(self._horizon)
         for key, value in ours.items():
             uid, known = key.partition("/")[2], msgspec.json.decode(value, type=Known)
-            pod = Pod(uid, known.name, known.started, new=False, seen=self._clock(), listed=False)
+            pod = Pod(uid, known.name, known.started, known.started, new=False, seen=self._clock(), listed=False)
             for name, since in known.counters.items():
                 if _meter(name) in self._wanted:  # else its marks are gone, and when it is wanted again it is not new
                     pod.counters[name] = Counter(since, known=True)
@@ -321,7 +326,7 @@ class SummarySource:
             extra = {"interface": interface} if interface else {}
             identity = f"{self._boot}/{pod.uid}@{counter.since // NS_PER_S}/{name}"
             told = self._news.get(f"{pod.uid}/{name}", [])
-            yield self._reading(pod, facts, _meter(name), name, identity, told, extra, old=counter.old)
+            yield self._reading(pod, facts, _meter(name), name, identity, told, extra, born=counter.born)
         if not pod.listed:
             return
         for meter, name in (("memory.working_set", "memory"), ("alive.time", "alive")):
@@ -344,7 +349,7 @@ class SummarySource:
         told: list[Told],
         extra: Mapping[str, str],
         *,
-        old: bool = False,
+        born: bool | None = None,
     ) -> Reading:
         """One counter's or level's; the same Resource object as long as nothing about it changes."""
         key = f"{self.id}/{self._boot[:8]}/pod{pod.uid}/{name}"
@@ -357,7 +362,7 @@ class SummarySource:
         if told and facts is not None:
             taken = told[-1][1]
             samples += [Sample(meter, identity, level, taken, aspect) for aspect, level in self._levels(facts, meter)]
-        return Reading(resource, tuple(samples), old=old)
+        return Reading(resource, tuple(samples), born=born)
 
     def _levels(self, facts: Facts, meter: str) -> Iterator[tuple[Literal["request", "limit"], int]]:
         if "request" in self._aspects and meter in facts.requests:
@@ -369,3 +374,8 @@ class SummarySource:
 def _meter(counter: str) -> str:
     """Which meter a counter of this name feeds."""
     return "cpu.time" if counter == "cpu" else f"network.{counter.partition('/')[0]}_bytes"
+
+
+def _most(start: int, now: Moment) -> int:
+    """The CPU time that can have been used since a start, which is stated in whole seconds."""
+    return (now.wall - start + 2 * NS_PER_S) * (os.cpu_count() or 1)

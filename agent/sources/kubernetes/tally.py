@@ -33,8 +33,9 @@ class Counter(Struct):
 
     since: int
     known: bool = False  # told before, by this process or an earlier one
-    old: bool = False  # it may have run before the pod was first looked for
+    born: bool | None = None  # whether it began at zero after the pod was looked for; None: the books decide
     high: int = 0
+    reached: int = 0  # when that was
     time: int = 0  # the latest that was stated
     taken: int = 0
     later: int = 0  # a later start that was stated, while it is not known whether this counter began anew with it
@@ -46,29 +47,31 @@ class Counter(Struct):
         value: int,
         now: Moment,
         *,
+        new: bool = False,
         began: int | None = None,
         borrowed: bool = False,
         most: int | None = None,
     ) -> list[Told]:
-        """What this reading tells: nothing, a value, or a value after the zero that its first one began from.
+        """What this reading tells: nothing, a value, a first one after the zero it began from, a dip after its top.
 
-        `began`: the boottime of that zero, where it is known. `borrowed`: the value may be another counter's. `most`:
-        what a counter that began anew at `later` can have reached.
+        `new`: it began at zero; `began`: at this boottime. `borrowed`: the value may be another counter's. `most`: what
+        one that began anew at `later` can have reached. A dip is told with its top, for that may not be booked yet.
         """
         fresh = time > 0 and time != self.time and now.at(time) > self.taken
         if value <= 0 or (value <= self.high and not fresh):
             return []
-        if borrowed and self.old and not self.known and self.held_back < HELD_BACK:
+        if borrowed and not new and not self.known and self.held_back < HELD_BACK:
             self.held_back += fresh
             self.time = time
             return []
         if self.later:
             self._restart(time, value, borrowed=borrowed, most=most)
-        self.high = max(self.high, value)
-        self.taken = now.at(time) if fresh else now.polled
-        self.time = time
+        self.taken, self.time = now.at(time) if fresh else now.polled, time
+        if value < self.high:
+            return [(self.high, self.reached), (value, self.taken)]
+        self.high, self.reached = value, self.taken
         first, self.known = not self.known, True
-        if first and began is not None and 0 <= began < self.taken:
+        if first and new and began is not None and 0 <= began < self.taken:
             return [(0, began), (value, self.taken)]
         return [(value, self.taken)]
 
@@ -95,10 +98,14 @@ class Level(Struct):
 
 
 class Pod(Struct):
-    """One pod, listed or not. `started` is the latest start that was stated, wall; `seen`: when it was last listed."""
+    """One pod, listed or not. `since` is the first start that was stated, `started` the latest, both wall.
+
+    `seen`: when it was last listed.
+    """
 
     uid: str
     name: str
+    since: int
     started: int
     new: bool  # it started after the pods of this node were first looked for
     seen: int
@@ -112,23 +119,23 @@ class Pod(Struct):
         """The known counters, each with its start."""
         return {name: counter.since for name, counter in self.counters.items() if counter.known}
 
-    def counter(self, name: str, *, old: bool) -> Counter:
-        """The counter of this name; `old` says what one that nobody has told yet is taken for."""
+    def counter(self, name: str, *, born: bool | None) -> Counter:
+        """The counter of this name; `born` is for one that nobody has told yet."""
         found = self.counters.get(name)
         if found is None:
-            found = self.counters[name] = Counter(self.started)
+            found = self.counters[name] = Counter(self.since)
         if not found.known:
-            found.old = old
+            found.born = born
         return found
 
     def start(self, started: int) -> None:
         """A later start was stated: a new sandbox. Its counters may have begun anew with it, or go on."""
         for counter in self.counters.values():
             if not counter.known:
-                counter.since = started
+                counter.since = counter.since or started
             elif self.started:
                 counter.later = started
-        self.started = started
+        self.since, self.started = self.since or started, started
 
 
 class Known(Struct, frozen=True, array_like=True):
