@@ -187,7 +187,8 @@ class Kubelet:
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
-                piece = await line.reader.read(PIECE_BYTES)
+                if not (piece := await line.reader.read(PIECE_BYTES)):
+                    raise ConnectionResetError("it hung up before the end")
                 self.stats.bytes += len(piece)
                 http.receive_data(piece)
             elif isinstance(event, h11.Response):
@@ -198,8 +199,6 @@ class Kubelet:
                     raise SourceError(f"an answer of more than {self._most} bytes, which no node's pods come to")
             elif isinstance(event, h11.EndOfMessage):
                 return status, bytes(body)
-            elif isinstance(event, h11.ConnectionClosed):
-                raise ConnectionResetError("it hung up")
 
     # -- what it said instead --------------------------------------------------------------------------------------
 

@@ -246,7 +246,7 @@ class SummarySource:
 
     def _count_cpu(self, pod: Pod, entry: stats.Pod, cpu: stats.Cpu, now: Moment, began: int | None) -> None:
         value = cpu.usage_core_nano_seconds or 0
-        if value > _most(pod.since, now) and not pod.knows:
+        if value > _most(pod.since, now) and "cpu" not in pod.knows:
             pod.new = False  # it used more than it can have since this start: there was another before
         counter = pod.counter("cpu", born=self._born(pod))
         time, borrowed = stats.wall_ns(cpu.time), value == entry.of_containers or not pod.started
@@ -291,14 +291,12 @@ class SummarySource:
         if state is None or state.boot != self._boot:
             self._remember = dict.fromkeys(ours)  # of another boot: no counter of it goes on
             return
-        if set(self._wanted) <= set(state.meters):
-            self._horizon = state.horizon
-        else:
-            self._horizon = self._wall()
+        self._horizon = state.horizon if self._wanted <= set(state.meters) else self._wall()
         self._look_from(self._horizon)
         for key, value in ours.items():
             uid, known = key.partition("/")[2], msgspec.json.decode(value, type=Known)
-            pod = Pod(uid, known.name, known.started, known.started, new=False, seen=self._clock(), listed=False)
+            new = known.since > self._horizon
+            pod = Pod(uid, known.name, known.since, known.started, new, seen=self._clock(), listed=False)
             for name, since in known.counters.items():
                 if _meter(name) in self._wanted:  # else its marks are gone, and when it is wanted again it is not new
                     pod.counters[name] = Counter(since, known=True)
@@ -312,7 +310,7 @@ class SummarySource:
         self._remember[_STATE] = msgspec.json.encode(state)
 
     def _note(self, pod: Pod) -> None:
-        self._remember[f"{_STATE}/{pod.uid}"] = msgspec.json.encode(Known(pod.name, pod.started, pod.knows))
+        self._remember[f"{_STATE}/{pod.uid}"] = msgspec.json.encode(Known(pod.name, pod.since, pod.started, pod.knows))
 
     # -- readings --------------------------------------------------------------------------------------------------
 

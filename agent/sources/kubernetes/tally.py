@@ -139,8 +139,9 @@ class Pod(Struct):
 
 
 class Known(Struct, frozen=True, array_like=True):
-    """A pod as it is remembered: its latest start, and the start in each known counter's identity."""
+    """A pod as it is remembered: its first and latest start, and the start in each known counter's identity."""
 
     name: str
+    since: int
     started: int
     counters: dict[str, int]
