@@ -17,59 +17,12 @@ import msgspec
 from msgspec import Struct
 
 from agent.errors import SourceError
-from agent.model import NS_PER_S, Meter, Reading, Resource, Sample, Sweep
+from agent.model import NS_PER_S, Reading, Resource, Sample, Sweep
 from agent.sources.kernel import boottime
 from agent.sources.kubernetes import stats
 from agent.sources.kubernetes.facts import Facts, Pods
+from agent.sources.kubernetes.meters import SUMMARY
 from agent.sources.kubernetes.tally import Counter, Known, Moment, Pod, Told
-
-_OWN = (
-    "No parent's counter proves it: what a pod used after its last summary, and pods that lived between two, are in no "
-    "record."
-)
-_NETWORK = (
-    "Of each `interface` of the pod's own network, once its metadata says that it is not the node's. Received bytes "
-    "hold what the network floods to everybody."
-)
-
-METERS = (
-    Meter(
-        "cpu.time",
-        "ns",
-        "counter",
-        "none",
-        "/stats/summary: pods[].cpu.usageCoreNanoSeconds",
-        f"The pod's own cgroup, read by the kubelet each 10 to 30 s. {_OWN}",
-    ),
-    Meter(
-        "memory.working_set",
-        "byte·ms",
-        "gauge",
-        "none",
-        "/stats/summary: pods[].memory.workingSetBytes",
-        "Not while no container of the pod runs.",
-    ),
-    *(
-        Meter(
-            f"network.{way}_bytes",
-            "byte",
-            "counter",
-            "none",
-            f"/stats/summary: pods[].network.interfaces[].{field}",
-            f"{_NETWORK} {_OWN}",
-        )
-        for way, field in (("receive", "rxBytes"), ("transmit", "txBytes"))
-    ),
-    Meter("alive.time", "ms", "gauge", "none", "1 while the kubelet lists the pod", "Not while no container runs."),
-    Meter(
-        "extended.requested",
-        "unit·ms",
-        "gauge",
-        "none",
-        "units of each `extended_resource` that the pod requests",
-        "While the kubelet lists the pod.",
-    ),
-)
 
 LAG = 30 * NS_PER_S  # the oldest that a block of an answer is: what is before that is booked
 ABSENT = 15 * 60 * NS_PER_S  # for so long a pod may be absent (a back-off is 5 min at most, and then it runs)
@@ -105,7 +58,7 @@ class SummarySource:
     """The pods of one node. `follow` asks the kubelet; `sweep` says what its last answer told.
 
     `wanted` and `aspects` ("limit", "request") say which meters and levels are read. `remembered` is what sweeps of an
-    earlier process gave as `remember`; keys that do not begin with "summary" are not ours.
+    earlier process gave as `remember`, the keys that are its own (`is_own`) among others.
     """
 
     def __init__(
@@ -123,10 +76,10 @@ class SummarySource:
         interval: int = 15 * NS_PER_S,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self.id, self.meters = id, METERS
+        self.id, self.meters = id, SUMMARY
         self._kubelet, self._facts = kubelet, pods
         self._boot, self._wall, self._clock = boot, wall, clock
-        self._wanted = wanted if wanted is not None else frozenset(meter.name for meter in METERS)
+        self._wanted = wanted if wanted is not None else frozenset(meter.name for meter in SUMMARY)
         self._aspects, self._interval, self._sleep = aspects, interval, sleep
         self._ways = tuple(way for way in ("receive", "transmit") if f"network.{way}_bytes" in self._wanted)
         self._pods: dict[str, Pod] = {}
@@ -286,7 +239,7 @@ class SummarySource:
     # -- what is remembered ----------------------------------------------------------------------------------------
 
     def _recall(self, remembered: Mapping[str, bytes]) -> None:
-        ours = {key: value for key, value in remembered.items() if key.partition("/")[0] == _STATE}
+        ours = {key: value for key, value in remembered.items() if is_own(key)}
         state = msgspec.json.decode(ours.pop(_STATE), type=State) if _STATE in ours else None
         if state is None or state.boot != self._boot:
             self._remember = dict.fromkeys(ours)  # of another boot: no counter of it goes on
@@ -367,6 +320,11 @@ class SummarySource:
             yield "request", facts.requests[meter]
         if "limit" in self._aspects and meter in facts.limits:
             yield "limit", facts.limits[meter]
+
+
+def is_own(key: str) -> bool:
+    """Whether this is a key under which this source remembers something. Pods' metadata is remembered by uid."""
+    return key.partition("/")[0] == _STATE
 
 
 def _meter(counter: str) -> str:

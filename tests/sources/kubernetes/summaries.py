@@ -15,7 +15,8 @@ from agent.errors import SourceError
 from agent.model import NS_PER_S, Sweep, Usage
 from agent.sources.kubernetes import stats
 from agent.sources.kubernetes.facts import Facts
-from agent.sources.kubernetes.summary import METERS, SummarySource
+from agent.sources.kubernetes.meters import SUMMARY
+from agent.sources.kubernetes.summary import SummarySource
 from agent.usage import Cursor, Measured, Track, measure
 
 CAPTURES = Path(__file__).parent / "captures"
@@ -174,7 +175,7 @@ class Agent:
             sweep,
             self.cursor,
             tracks,
-            {meter.name: meter for meter in METERS},
+            {meter.name: meter for meter in SUMMARY},
             anchor=WALL,
             interval=15 * S,
             from_zero=self.from_zero and self.cursor is None,

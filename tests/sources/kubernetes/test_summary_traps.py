@@ -1,9 +1,10 @@
 """Each known wrong number that a kubelet's summary leads to (the traps of the field's own issue trackers)."""
 
 import pytest
+from msgspec import structs
 
 from agent.errors import SourceError
-from tests.sources.kubernetes.summaries import Agent, S, at, facts, pod
+from tests.sources.kubernetes.summaries import BOOT, Agent, S, at, facts, pod
 
 
 def test_usage_after_a_container_restart_is_not_negative_and_not_too_low() -> None:
@@ -356,6 +357,14 @@ def test_memory_is_the_working_set() -> None:
     assert agent.spans("memory.working_set") == [(1010, 1020, 500 * 10_000)]
 
 
+def test_memory_that_is_zero_is_not_known() -> None:
+    """What runs holds some: the last level goes on until there is another."""
+    agent = Agent()
+    for time, level in ((1010, 500), (1025, 0), (1040, 700)):
+        agent.hear(pod(memory=(at(time), level)))
+    assert agent.spans("memory.working_set") == [(1010, 1040, 500 * 30_000)]
+
+
 @pytest.mark.parametrize("raw", [b'{"node":{},"pods":[{"podRef":{"na', b"", b"[]", b"{}", b"not found"])
 def test_truncated_json_is_no_answer(raw: bytes) -> None:
     """Nothing of it counts, and the last answer is not booked again as if it were this one's."""
@@ -404,3 +413,43 @@ def test_the_watermark_does_not_pass_what_may_still_come() -> None:
     agent.clock += 15 * S
     agent.ask(pod(cpu=(at(990), 1)))
     assert agent.source.sweep().stamp == agent.clock - 30 * S
+
+
+def test_a_change_of_basis_bills_nothing_of_what_was_before() -> None:
+    """Metered by cgroups until now: what the kubelet shows first is no usage, nor is what it remembers of last time."""
+    agent = Agent()
+    agent.hear(pod(cpu=(at(1010), 10 * S)))
+    assert agent.cursor is not None
+    agent.cursor = structs.replace(agent.cursor, basis="cgroup", listing=frozenset({"pod"}))
+    agent.memory.clear()  # as the metadata does with what is not a pod's
+    agent.restart()
+    agent.hear(pod(cpu=(at(1025), 500 * S)), pod(2, started=at(1012), cpu=(at(1026), 9 * S)))
+    assert agent.spans() == []
+    agent.hear(pod(cpu=(at(1040), 501 * S)), pod(2, started=at(1012), cpu=(at(1041), 11 * S)))
+    assert (agent.billed(), agent.billed(name="shop/p2")) == (S, 2 * S)
+
+
+def test_a_meter_that_was_not_read_until_now_baselines() -> None:
+    """The network enters the configuration, or returns to it: of pods that ran before, the past is nobody's to bill."""
+    everything = frozenset({"cpu.time", "network.receive_bytes"})
+    agent = Agent(wanted=everything)
+    agent.hear()
+    agent.hear(pod(started=at(1020), cpu=(at(1028), S), network=(at(1028), 100, 100)))
+    agent.restart(wanted=frozenset({"cpu.time"}))
+    agent.hear(pod(started=at(1020), cpu=(at(1043), 2 * S), network=(at(1043), 5000, 5000)))
+    agent.restart(wanted=everything)
+    for time, value in ((1058, 7000), (1073, 7010)):
+        agent.hear(pod(started=at(1020), cpu=(at(time), 3 * S), network=(at(time), value, value)))
+    assert agent.billed("network.receive_bytes") == 110
+    assert agent.billed() == 3 * S
+
+
+def test_another_boot_knows_nothing_of_the_last() -> None:
+    """Every pod has a new sandbox and a counter from zero; what was remembered is forgotten."""
+    agent = Agent()
+    agent.hear(pod(cpu=(at(1010), 10 * S)))
+    agent.memory = {key: value.replace(BOOT.encode(), b"another") for key, value in agent.memory.items()}
+    agent.restart()
+    assert not agent.source._pods
+    agent.hear()
+    assert set(agent.memory) == {"summary"}
