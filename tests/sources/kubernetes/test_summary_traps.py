@@ -181,6 +181,17 @@ def test_the_sum_of_containers_falls_and_the_pod_comes_back(answers: int) -> Non
     assert agent.anomalies == ["dip"] * answers
 
 
+def test_a_restart_of_the_agent_while_the_sum_of_containers_is_shown() -> None:
+    """The new process never saw the top: only the mark knows it, and no number of lower values moves it."""
+    agent = Agent()
+    agent.hear(pod(cpu=(at(1010), 48_200), containers=47_000))
+    agent.restart()
+    for n in range(9):
+        agent.hear(pod(cpu=(at(1025 + 15 * n), 47_780 + n), containers=47_780 + n))
+    agent.hear(pod(cpu=(at(1160), 48_300), containers=47_900))
+    assert agent.billed() == 100
+
+
 def test_the_sum_of_containers_is_not_the_first_that_is_seen() -> None:
     """The agent starts with the kubelet: what the sum lacks would be billed when the pod's own counter is back."""
     agent = Agent()
