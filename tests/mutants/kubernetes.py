@@ -3,7 +3,6 @@
 from tests.mutants import Mutant
 
 TRAPS = "tests/sources/kubernetes/test_summary_traps.py"
-LAWS = "tests/sources/kubernetes/test_summary_laws.py"
 CLIENT = "tests/sources/kubernetes/test_kubelet.py"
 TALLY = "agent/sources/kubernetes/tally.py"
 SUMMARY = "agent/sources/kubernetes/summary.py"
@@ -118,7 +117,7 @@ MUTANTS = (
     Mutant(
         "a dip is told without its top",
         "§3",
-        LAWS,
+        TRAPS,
         TALLY,
         "            return [(self.high, self.reached), (value, self.taken)]\n",
         "            return [(value, self.taken)]\n",

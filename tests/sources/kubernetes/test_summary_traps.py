@@ -181,6 +181,26 @@ def test_the_sum_of_containers_falls_and_the_pod_comes_back(answers: int) -> Non
     assert agent.anomalies == ["dip"] * answers
 
 
+def test_the_disk_is_full_before_the_sum_of_containers_is_shown() -> None:
+    """What the top told was not booked: a dip that came without it would be the baseline."""
+    agent = Agent()
+    agent.hear(pod(2))
+    agent.hear(pod(cpu=(at(1025), 500 * S), containers=300 * S), commits=False)
+    agent.hear(pod(cpu=(at(1040), 300 * S), containers=300 * S))
+    agent.hear(pod(cpu=(at(1055), 501 * S), containers=301 * S))
+    assert agent.billed() == S
+
+
+def test_the_disk_is_full_when_a_new_pod_is_first_told() -> None:
+    """Its first value is not booked, then there is no news, and it began at zero all the same."""
+    agent = Agent()
+    agent.hear()
+    agent.hear(pod(started=at(1020), cpu=(at(1028), 2 * S)), commits=False)
+    agent.hear(pod(started=at(1020), cpu=(at(1028), 2 * S)))
+    agent.hear(pod(started=at(1020), cpu=(at(1058), 3 * S)))
+    assert agent.billed() == 3 * S
+
+
 def test_a_restart_of_the_agent_while_the_sum_of_containers_is_shown() -> None:
     """The new process never saw the top: only the mark knows it, and no number of lower values moves it."""
     agent = Agent()
