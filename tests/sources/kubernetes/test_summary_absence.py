@@ -1,4 +1,4 @@
-"""Pods that are away, processes that end, disks that are full: what is known of a counter outlives them, or baselines."""
+"""Pods away, processes that end, full disks: what is known of a counter outlives them, or it only baselines."""
 
 from msgspec import structs
 
