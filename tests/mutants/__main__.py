@@ -13,15 +13,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutants import Mutant, attributing, delivery, measuring, metadata, summary
+from tests.mutants import Mutant, attributing, delivery, measuring, metadata, pods, summary
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = (
-    *measuring.MUTANTS,
-    *attributing.MUTANTS,
-    *metadata.MUTANTS,
-    *summary.MUTANTS,
-    *delivery.MUTANTS,
+MUTANTS = tuple(
+    mutant for module in (measuring, pods, metadata, summary, attributing, delivery) for mutant in module.MUTANTS
 )
 FAST = ("tests/delivery", "tests/laws", "tests/spool", "tests/sources")
 SECONDS = 240
