@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trustme
 
-from tests.cluster.addresses import API, API_SERVICE_IP, NODE, NODE_IP
+from tests.cluster.addresses import API, API_SERVICE, API_SERVICE_IP, NODE, NODE_IP
 
 CLIENTS: Mapping[str, tuple[str, str | None]] = {  # file → user, group
     "admin": ("admin", "system:masters"),
@@ -16,7 +16,7 @@ CLIENTS: Mapping[str, tuple[str, str | None]] = {  # file → user, group
     "kube-proxy": ("system:kube-proxy", None),
     "kubelet": (f"system:node:{NODE}", "system:nodes"),
 }
-NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", API_SERVICE)
 
 
 def write(directory: Path) -> None:
