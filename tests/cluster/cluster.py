@@ -145,17 +145,22 @@ class Cluster:
         return _output(self.node.inside(*argv), stdin, timeout)
 
     def client(self, program: str, *argv: str) -> list[str]:
-        """The command line of kubectl, helm or helm3 as the administrator."""
+        """The command line of kubectl, helm or helm3 as the administrator.
+
+        What they keep of a server's answers lies with the node: in a home they would take one cluster for another.
+        """
+        own = self.node.directory / "clients"
+        homes = (f"{name}={own}" for name in ("KUBECACHEDIR", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"))
         config = f"KUBECONFIG={self.node.etc}/admin.kubeconfig"
-        return self.node.inside("env", config, str(path(program)), *argv)
+        return self.node.inside("env", config, *homes, str(path(program)), *argv)
 
     def kubectl(self, *argv: str, stdin: str | None = None, timeout: float = 600) -> str:
         """What kubectl says."""
         return _output(self.client("kubectl", *argv), stdin, timeout)
 
-    def helm(self, *argv: str, timeout: float = 600) -> str:
-        """What helm (version 4) says."""
-        return _output(self.client("helm", *argv), None, timeout)
+    def helm(self, *argv: str, program: str = "helm", timeout: float = 600) -> str:
+        """What helm says: version 4, or 3 as `helm3`."""
+        return _output(self.client(program, *argv), None, timeout)
 
     def apply(self, *objects: Object) -> None:
         """Make or change objects, as `kubectl apply` does."""

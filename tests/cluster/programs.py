@@ -58,8 +58,7 @@ def servers() -> Path:
         options = ("-mod=readonly", "-trimpath", "-buildvcs=false", f"-ldflags={flags}", "-o", f"{target}/")
         paths = [f"k8s.io/kubernetes/cmd/{name}" for name in SERVERS]
         print(f"building {names} {VERSION}: minutes, once", file=sys.stderr, flush=True)
-        # The compiler's own garbage is cheaper to keep than to collect.
-        call("nice", "-n", "5", "env", "CGO_ENABLED=0", "GOGC=400", "go", "build", *options, *paths, cwd=target)
+        call("nice", "-n", "5", "env", "CGO_ENABLED=0", "go", "build", *options, *paths, cwd=target)
 
     return kept("kubernetes", f"{names} {flags} {modules} {_go_version()}", build)
 

@@ -87,6 +87,22 @@ def test_a_component_is_killed_and_comes_back(cluster: Cluster, name: str) -> No
     until(lambda: phase(cluster, f"after-{name}") == "Succeeded", "new pods run")
 
 
+@pytest.mark.parametrize("program", ["helm", "helm3"])
+def test_helm_installs_a_chart_from_a_folder(cluster: Cluster, program: str, tmp_path: Path) -> None:
+    """Without a repository of charts, by either version."""
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("{apiVersion: v2, name: little, version: 1.0.0}\n")
+    kept = (
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: {{ .Release.Name }}}, data: {says: '{{ .Values.says }}'}}\n"
+    )
+    (chart / "templates/kept.yaml").write_text(kept)
+    cluster.helm("install", program, str(chart), "-n", TEAM, "--set", "says=hello", "--wait", program=program)
+    made = cluster.api.get(f"/api/v1/namespaces/{TEAM}/configmaps/{program}")
+    assert made["data"] == {"says": "hello"}
+    cluster.helm("uninstall", program, "-n", TEAM, "--wait", program=program)
+
+
 def test_the_agents_image_needs_nothing_but_itself(cluster: Cluster) -> None:
     """It runs on a root that cannot be written to, without a capability; there is no shell in it to be misused."""
     made = agent_image.image()
