@@ -1,7 +1,7 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants bench cluster cluster-down lock clean help
+.PHONY: run smoke test test-real lint mutants bench cluster cluster-down image lock clean help
 
 BIN = .venv/bin
 ARGS =
@@ -24,7 +24,7 @@ smoke: .venv/.stamp-run ## the same until the first record, then end
 test: .venv/.stamp-dev ## all tests that need neither root nor a server
 	$(BIN)/python -m pytest -m "spec or not (real or fault)" $(ARGS)
 
-test-real: .venv/.stamp-dev ## the others: real cgroups, kills, systemd, Prometheus
+test-real: .venv/.stamp-dev ## the others: real cgroups, kills, systemd, Prometheus, Kubernetes
 	$(BIN)/python -m pytest -m "(real or fault) and not spec" $(ARGS)
 
 lint: .venv/.stamp-dev ## style, types, and which module may import which
@@ -39,6 +39,9 @@ mutants: .venv/.stamp-dev ## put known bugs in, and show which test catches each
 # Kubernetes is built once, in minutes. Several trees may have a cluster up at a time; each has its own.
 cluster: .venv/.stamp-dev ## a real Kubernetes of one node (root); with ARGS: make cluster ARGS="kubectl get pods -A"
 	$(BIN)/python -m tests.cluster $(or $(ARGS),up)
+
+image: .venv/.stamp-dev ## the agent's image without Docker (root), into dist/
+	$(BIN)/python -m tests.cluster image
 
 cluster-down: .venv/.stamp-dev ## end it; nothing is left of it
 	$(BIN)/python -m tests.cluster down
