@@ -151,7 +151,8 @@ def _measured(config: Config, known: KnownMeters) -> Found:
             continue
         elsewhere = sorted(kind for kind, meters in known.items() if entry.meter in {m.name for m in meters})
         if elsewhere:
-            text = f"measured by the source kind {elsewhere[0]} only. Add `- {{kind: {elsewhere[0]}}}` to sources."
+            kinds_of = " or ".join(elsewhere)
+            text = f"measured by the source kind {kinds_of} only. Add `- {{kind: {elsewhere[0]}}}` to sources."
         else:
             close = get_close_matches(entry.meter, sorted(measured))
             near = f" Did you mean {' or '.join(close)}?" if close else ""
