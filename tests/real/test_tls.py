@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import trustme
 
+from agent.credentials import Tls
 from agent.model import NS_PER_S
 from agent.sinks import Answer
-from agent.credentials import Tls
 from agent.sinks.meaning import DELIVERED
 from agent.sinks.wire import Wire
 from tests.sinks.double import Upstream, reply, upstream

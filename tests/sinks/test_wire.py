@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from agent.credentials import Tls
 from agent.model import NS_PER_S
 from agent.sinks import Answer
-from agent.credentials import Tls
 from agent.sinks.meaning import DELIVERED, Meaning
 from agent.sinks.wire import BODY_BYTES, NoReplyError, Wire
 from tests.sinks import double

@@ -1,0 +1,86 @@
+"""Bugs in whose the usage of pods is."""
+
+from tests.mutants import Mutant
+
+MUTANTS = (
+    Mutant(
+        "a pod's label is believed without its namespace",
+        "L11",
+        "tests/laws/test_trust.py",
+        "agent/attribution.py",
+        "customer in ids and customer in allowed",
+        "customer in ids",
+    ),
+    Mutant(
+        "a node's label beats a namespace's",
+        "attribution",
+        "tests/laws/test_trust.py",
+        "agent/attribution.py",
+        "    NODE = 3",
+        "    NODE = 1",
+    ),
+    Mutant(
+        "a refused claim is not counted",
+        "L11",
+        "tests/laws/test_trust.py",
+        "agent/attribution.py",
+        "            else:\n                self._count(",
+        "            else:\n                () and self._count(",
+    ),
+    Mutant(
+        "a selector holds for what is not known yet",
+        "attribution",
+        "tests/laws/test_trust.py",
+        "agent/attribution.py",
+        'return "namespace" in labels and selects(',
+        "return selects(",
+    ),
+    Mutant(
+        "a window does not wait for metadata",
+        "waiting",
+        "tests/laws/test_waiting.py",
+        "agent/books.py",
+        "mark = max(last, mark - self._metadata_wait)",
+        "pass",
+    ),
+    Mutant(
+        "metadata that comes late moves nothing",
+        "waiting",
+        "tests/laws/test_waiting.py",
+        "agent/metering.py",
+        "        return known | dict.fromkeys(closed, now)",
+        "        return known",
+    ),
+    Mutant(
+        "a dead pod's open usage stays nobody's",
+        "waiting",
+        "tests/laws/test_waiting.py",
+        "agent/books.py",
+        "            if self.windows.give(",
+        "            if track.marks and self.windows.give(",
+    ),
+    Mutant(
+        "what is moved at an introduction stays with nobody too",
+        "L2",
+        "tests/laws/test_waiting.py",
+        "agent/reattribution.py",
+        "        pairs += [taken, given]",
+        "        pairs += [given]",
+    ),
+    Mutant(
+        "what a source learnt is forgotten with a failed commit",
+        "L2",
+        "tests/laws/test_waiting.py",
+        "agent/metering.py",
+        "Uncommitted(gone, dict(sweep.remember), dict(sweep.introduced))",
+        "Uncommitted(gone)",
+    ),
+    Mutant(
+        "another basis is billed from zero",
+        "basis",
+        "tests/laws/test_basis.py",
+        "agent/usage.py",
+        "(previous.boot, previous.basis) == (sweep.boot, sweep.basis)",
+        "previous.boot == sweep.boot",
+    ),
+)
