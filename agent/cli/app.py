@@ -81,10 +81,13 @@ def check(
 
 @app.command()
 def explain(
-    what: Annotated[str, typer.Argument(metavar="[record|customer|resource]", help="What the name is of.")],
+    what: Annotated[str, typer.Argument(metavar="[record|customer|resource|pod]", help="What the name is of.")],
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A record's id or number, a customer's id, or a resource's name."),
+        typer.Argument(
+            metavar="NAME",
+            help="A record's id or number, a customer's id, a resource's name, or a pod's, as namespace/name or UID.",
+        ),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     data_dir: DataDir = None,
@@ -92,15 +95,16 @@ def explain(
 ) -> None:
     """Say why: which counters moved, which rule matched, what was sent.
 
-    From what the spool keeps and nothing else: no agent need run, and rule and cgroup may be gone.
+    From what the spool keeps and nothing else: no agent need run, and rule, cgroup and pod may be gone.
     """
     from agent.cli import explain as explaining
-    from agent.cli import show, tables, telling
+    from agent.cli import pod, show, tables, telling
 
     kinds: dict[str, Callable[[Ledger, str], explaining.Told]] = {
         "record": explaining.record,
         "customer": explaining.customer,
         "resource": explaining.resource,
+        "pod": pod.pod,
     }
     if name is not None and what not in kinds:
         raise typer.BadParameter(
@@ -112,6 +116,8 @@ def explain(
         show.json(telling.plain(told))
     elif isinstance(told, explaining.Customer):
         tables.customer(told)
+    elif isinstance(told, pod.OfPod):
+        tables.pod(told)
     else:
         show.lines(telling.record(told) if isinstance(told, explaining.Explained) else telling.resource(told))
 
