@@ -1,7 +1,7 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants bench lock clean help
+.PHONY: run smoke test test-real lint mutants bench cluster cluster-down lock clean help
 
 BIN = .venv/bin
 ARGS =
@@ -36,6 +36,13 @@ lint: .venv/.stamp-dev ## style, types, and which module may import which
 mutants: .venv/.stamp-dev ## put known bugs in, and show which test catches each
 	$(BIN)/python -m tests.mutants $(ARGS)
 
+# Kubernetes is built once, in minutes. Several trees may have a cluster up at a time; each has its own.
+cluster: .venv/.stamp-dev ## a real Kubernetes of one node (root); with ARGS: make cluster ARGS="kubectl get pods -A"
+	$(BIN)/python -m tests.cluster $(or $(ARGS),up)
+
+cluster-down: .venv/.stamp-dev ## end it; nothing is left of it
+	$(BIN)/python -m tests.cluster down
+
 bench: .venv/.stamp-dev ## what it costs
 	$(BIN)/python -m bench $(ARGS)
 
@@ -53,7 +60,7 @@ clean: ## remove what make made, the data of `make run` too
 	rm -rf .venv .run dist ci-report.json .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name what; do printf '%-10s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name what; do printf '%-12s %s\n' "$$name" "$$what"; done
 
 .venv/.stamp-run: requirements.lock requirements-build.lock pyproject.toml | .venv/bin/python
 	@echo "installing what the agent needs into .venv"

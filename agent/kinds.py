@@ -2,25 +2,68 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent.config import Cgroups, CloudEvents, Config, FileSink, Host
+from agent.config import Cgroups, CloudEvents, Config, FileSink, Host, Kubernetes, SourceSection
 from agent.metering import Plan
 from agent.model import Meter
 from agent.sinks import Sink, file
 from agent.sources import Source, cgroups, host
+from agent.sources.kubernetes import meters as pods
 
-KINDS: Mapping[str, tuple[Meter, ...]] = {"host": host.METERS, "cgroups": cgroups.METERS}
+if TYPE_CHECKING:
+    from agent.sources.kubernetes.metadata import Metadata
+
+KINDS: Mapping[str, tuple[Meter, ...]] = {"host": host.METERS, "cgroups": cgroups.METERS, "kubernetes": pods.METERS}
 METERS = {meter.name: meter for meters in KINDS.values() for meter in meters}
 
+Remembered = Callable[[str], Mapping[str, bytes]]
+"""What a source, by its id, had the spool remember."""
 
-def build_source(section: Host | Cgroups, cfg: Config) -> Source:
+
+def build_source(section: SourceSection, cfg: Config, remembered: Remembered = lambda _: {}) -> Source:
     """A new source is one file, one section, and one line here."""
     wanted = frozenset(entry.meter for entry in cfg.meters)
+    aspects = frozenset(a for a in ("limit", "request") if any(a in entry.policy for entry in cfg.meters))
     if isinstance(section, Cgroups):
-        aspects = frozenset(a for a in ("limit", "request") if any(a in entry.policy for entry in cfg.meters))
         root, include, anchors = str(section.root), section.include, section.closed()
         return cgroups.CgroupSource(section.id, root, include, anchors, wanted=wanted, aspects=aspects)
+    if isinstance(section, Kubernetes):
+        return _pods(section, cfg, remembered(section.id), wanted, aspects)
     return host.HostSource(section.id, str(section.root), wanted=wanted)
+
+
+def _pods(
+    section: Kubernetes, cfg: Config, remembered: Mapping[str, bytes], wanted: frozenset[str], aspects: frozenset[str]
+) -> Source:
+    from agent.sources.kubernetes.pods import PodSource
+
+    return PodSource(
+        section.id,
+        str(section.root),
+        metadata_of(section, cfg, remembered),
+        anchors=section.anchors,
+        system=section.system,
+        network=section.network,
+        wanted=wanted,
+        aspects=aspects,
+    )
+
+
+def metadata_of(section: Kubernetes, cfg: Config, remembered: Mapping[str, bytes]) -> "Metadata":
+    """Who is asked what a node's pods are. Raises SourceError where it cannot be known whom to ask."""
+    from agent.sources.kubernetes.access import Access
+    from agent.sources.kubernetes.identity import Kubeconfig, ServiceAccount
+    from agent.sources.kubernetes.metadata import Metadata
+
+    return Metadata(
+        Access(ServiceAccount() if section.kubeconfig is None else Kubeconfig(section.kubeconfig)),
+        cfg.agent.node,
+        pod_label_keys=cfg.pod_label_keys(),
+        allow_annotation=cfg.attribution.pod_labels.allow_annotation,
+        node_labels=cfg.reads_node_labels(),
+        remembered=remembered,
+    )
 
 
 def build_sink(section: FileSink | CloudEvents, dated: Callable[[int], None] | None = None) -> Sink:
@@ -72,5 +115,7 @@ def plan_of(cfg: Config) -> Plan:
         fresh_boot=cfg.agent.fresh_boot,
         hold=cfg.hold(),
         accept_after=cfg.agent.clock.accept_after,
-        claims={s.id: s.closed() if isinstance(s, Cgroups) else (s.id,) for s in cfg.sources},
+        claims={s.id: (s.id,) if isinstance(s, Host) else s.closed() for s in cfg.sources},
+        lateness={s.id: s.max_lateness for s in cfg.sources if isinstance(s, Kubernetes)},
+        metadata_wait=max((s.metadata_wait for s in cfg.sources if isinstance(s, Kubernetes)), default=0),
     )

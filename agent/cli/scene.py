@@ -15,8 +15,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from agent.config import Cgroups, Config, Host
-from agent.kinds import build_source
+from agent.config import Cgroups, Config, SourceSection
+from agent.kinds import Remembered, build_source
 from agent.sources import Source
 from agent.sources.cgroups import CgroupSource
 from agent.sources.hierarchy import Hierarchy, Layout
@@ -46,7 +46,7 @@ _HOST_METERS = """\
   - {meter: host.memory.used, dimension: memory, customer: demo}"""
 
 
-def _delegated(section: Host | Cgroups, cfg: Config) -> Source:
+def _delegated(section: SourceSection, cfg: Config, _: Remembered) -> Source:
     """One group, without books: others may write its name, and whoever owns its parent may meter it too."""
     if not isinstance(section, Cgroups):
         return build_source(section, cfg)
@@ -61,7 +61,7 @@ class Scene(Struct, frozen=True):
     source: str
     meters: str
     match: str = '[{cgroup: "**"}]'
-    build: Callable[[Host | Cgroups, Config], Source] = build_source
+    build: Callable[[SourceSection, Config, Remembered], Source] = build_source
     lock_anchors: bool = True
 
 

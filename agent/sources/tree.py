@@ -7,7 +7,7 @@ under one name before its first event is read.
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from agent.sources.hierarchy import Hierarchy, Layout, printable
 from agent.sources.watch import Change, Watch
@@ -46,10 +46,20 @@ class Node:
 
 
 class Tree:
-    """The directories under `anchors`. What changed waits in `entered`, `lost` and `stirred` until it is taken."""
+    """The directories under `anchors`. What changed waits in `entered`, `lost` and `stirred` until it is taken.
 
-    def __init__(self, prefix: str, layout: Layout, anchors: Iterable[str], watch: Watch) -> None:
-        self._prefix, self._layout, self._watch = prefix, layout, watch
+    Where it does not `descend`, what is in a directory is no part of the tree: the directory is watched, never listed.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        layout: Layout,
+        anchors: Iterable[str],
+        watch: Watch,
+        descends: Callable[[Node], bool],
+    ) -> None:
+        self._prefix, self._layout, self._watch, self._descends = prefix, layout, watch, descends
         self._tops: dict[str, Node | None] = dict.fromkeys(anchors)
         self._watched: dict[int, Node] = {}
         self._lost_inodes: set[tuple[str, int]] = set()
@@ -57,7 +67,7 @@ class Tree:
         self._listing: frozenset[str] = frozenset()
         self.entered: list[Node] = []  # parents before children
         self.lost: list[Node] = []
-        self.stirred: list[Node] = []  # v2: a group of ours became empty, or inhabited again
+        self.stirred: list[Node] = []  # something in it came or went; v2: it became empty, or inhabited again
 
     def follow(self) -> None:
         """Catch up with the events that wait, and see whether the anchors are still there, or there again."""
@@ -67,9 +77,9 @@ class Tree:
             node = self._watched.get(hint.wd)
             if node is None:
                 continue
-            if hint.change is Change.CHILD:
+            if hint.change is Change.CHILD and self._descends(node):
                 self._look(node, hint.name)
-            elif hint.change is Change.CONTENT:
+            elif hint.change in (Change.CHILD, Change.CONTENT):
                 self.stirred.append(node)
             elif hint.change is Change.ENDED:
                 del self._watched[hint.wd]
@@ -88,6 +98,8 @@ class Tree:
             node = stack.pop()
             if node.wd is None:
                 self._watch_directory(node)
+            if not self._descends(node):
+                continue
             for name in {*node.children, *_subdirectories(node.directory)}:
                 self._look(node, name)
             stack.extend(node.children.values())
@@ -171,7 +183,8 @@ class Tree:
                 above.children[os.path.basename(path)] = node
             self.entered.append(node)
             self._order = None
-            stack.extend((node, _below(path, name)) for name in _subdirectories(directory))
+            if self._descends(node):
+                stack.extend((node, _below(path, name)) for name in _subdirectories(directory))
 
     def _lose(self, node: Node) -> None:
         stack = [node]

@@ -42,7 +42,7 @@ def test_a_user_in_a_group_meters_that_group_without_books(tmp_path: Path) -> No
         (section,) = cfg.sources
         assert isinstance(section, Cgroups)
         assert section.include == (SCOPE,)
-        source = what.build(section, cfg)
+        source = what.build(section, cfg, lambda _: {})
         assert isinstance(source, CgroupSource)
         assert {meter.books for meter in source.meters} == {"none"}
         source.close()

@@ -63,7 +63,7 @@ MUTANTS = (
         "anchor read last",
         "L1",
         "tests/sources/test_cgroups.py",
-        "agent/sources/cgroups.py",
+        "agent/sources/groups.py",
         "        self._read_counters(groups)\n        self._raise_trouble()\n        readings",
         "        self._read_counters(groups[::-1])\n        self._raise_trouble()\n        readings",
     ),

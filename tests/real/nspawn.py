@@ -5,8 +5,6 @@ starts fresh. The kernel is the host's, and so are its clocks and its counters; 
 Controllers are where the host has them: on a hybrid host the machine's v2 tree counts CPU time and nothing else.
 """
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -20,8 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from tests.kept import call, kept
+
 SUITE = "bookworm"
-PACKAGES = ("systemd", "systemd-sysv", "python3", "dbus", "procps")
+PACKAGES = ("systemd", "systemd-sysv", "python3", "dbus", "procps", "ca-certificates")  # the last for tests/cluster
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"  # debootstrap leaves this to the installer
 GUEST_PYTHON = (3, 11)  # what SUITE ships: binary wheels must be made for it
 
@@ -45,12 +45,12 @@ def rootfs() -> Path:
     """The cached root directory; about a minute and a quarter of a gigabyte the first time."""
 
     def debootstrap(target: Path) -> None:
-        _call("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(target))
+        call("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(target))
         for package in (target / "var/cache/apt/archives").glob("*.deb"):
             package.unlink()
         (target / "etc/hosts").write_text(HOSTS)
 
-    return _cached("rootfs", f"{SUITE} {PACKAGES} {HOSTS}", debootstrap)
+    return kept("rootfs", f"{SUITE} {PACKAGES} {HOSTS}", debootstrap)
 
 
 def site_packages(lock: Path) -> Path:
@@ -61,9 +61,9 @@ def site_packages(lock: Path) -> Path:
     def install(target: Path) -> None:
         version = ".".join(map(str, GUEST_PYTHON))
         options = ("--quiet", "--target", str(target), "--python-version", version, "--only-binary=:all:")
-        _call(sys.executable, "-m", "pip", "install", *options, "-r", str(lock))
+        call(sys.executable, "-m", "pip", "install", *options, "-r", str(lock))
 
-    return _cached("site-packages", lock.read_text(), install)
+    return kept("site-packages", lock.read_text(), install)
 
 
 class Machine:
@@ -182,29 +182,6 @@ def until(probe: Callable[[], T], seconds: float, what: str) -> T:
             raise MachineError(f"waited {seconds} s in vain: {what}")
         time.sleep(0.02)
     return answer
-
-
-def _cached(name: str, recipe: str, build: Callable[[Path], None]) -> Path:
-    """The directory that `build` fills, kept under the digest of its recipe. It appears whole or not at all."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metering-agent"
-    cache.mkdir(parents=True, exist_ok=True)
-    done = cache / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    with (cache / f"{name}.lock").open("w") as lock:  # two test runs build once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            partial = done.with_name(done.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            build(partial)
-            partial.rename(done)
-    return done
-
-
-def _call(*argv: str) -> None:
-    done = subprocess.run(
-        argv, check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    if done.returncode != 0:
-        raise MachineError(f"{' '.join(argv)} (exit {done.returncode}):\n{done.stdout[-4000:]}")
 
 
 def _systemd_hierarchies() -> list[Path]:

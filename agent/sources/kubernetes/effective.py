@@ -84,23 +84,22 @@ def _together(
 
 def _requests(container: Container, status: ContainerStatus | None) -> Amounts:
     wish = container.resources.requests if container.resources else None
-    if status is None:
-        return _parsed(wish)
-    in_force = status.resources.requests if status.resources else None
-    return _actual(wish, status.allocated_resources, in_force)
+    if status is None or (status.resources is None and status.allocated_resources is None):
+        return _parsed(wish)  # the container has not been made yet
+    return _resized(wish, status.allocated_resources or (status.resources.requests if status.resources else None))
 
 
 def _limits(container: Container, status: ContainerStatus | None) -> Amounts:
     wish = container.resources.limits if container.resources else None
-    return _actual(wish, status.resources.limits if status is not None and status.resources else None)
+    if status is None or status.resources is None:
+        return _parsed(wish)
+    return _resized(wish, status.resources.limits)
 
 
-def _actual(wish: Quantities | None, *words: Quantities | None) -> Amounts:
-    """The wish, and in its place, for what can be resized, the first that says something about it."""
-    amounts = dict(wish or {})
-    for said in reversed(words):
-        amounts |= {name: said[name] for name in _RESIZABLE if name in said} if said else {}
-    return _parsed(amounts)
+def _resized(wish: Quantities | None, held: Quantities | None) -> Amounts:
+    """What is held of all that a resize may change, and the wish for the rest."""
+    fixed = {name: text for name, text in (wish or {}).items() if name not in _RESIZABLE}
+    return _parsed(fixed | {name: text for name, text in (held or {}).items() if name in _RESIZABLE})
 
 
 def _pod_level(quantities: Quantities | None) -> Amounts:

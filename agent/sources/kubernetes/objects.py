@@ -87,12 +87,25 @@ class Pod(Struct, frozen=True):
     status: PodStatus = PodStatus()
 
 
+class Cause(Struct, frozen=True):
+    """One cause that a Status gives."""
+
+    reason: str = ""
+
+
+class Details(Struct, frozen=True):
+    """What a Status gives beside its words."""
+
+    causes: Sequence[Cause] | None = None
+
+
 class Status(Struct, frozen=True):
     """What the API server says instead of an object."""
 
     message: str = ""
     reason: str = ""
     code: int = 0
+    details: Details | None = None
 
 
 class Event(Struct, frozen=True):
