@@ -151,21 +151,29 @@ def top(
     once: Annotated[
         bool, typer.Option("--once", help="Show it once and end, as it is done without a terminal.")
     ] = False,
+    pods: Annotated[bool, typer.Option("--pods", help="Pods, the busiest first, in place of customers.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Watch who uses how much, today and each second, and how delivery fares. From the spool; q leaves."""
+    from agent.cli import pods as of_pods
     from agent.cli import show
     from agent.cli import top as watching
 
-    directory, tally = directory_of(config, data_dir), watching.Tally()
+    directory, once = directory_of(config, data_dir), once or not sys.stdout.isatty()
+    if pods:
+        paces = of_pods.Paces()
+        if json:
+            show.json(of_pods.look(directory, paces))
+        else:
+            watching.watch(lambda: of_pods.look(directory, paces), of_pods.once, of_pods.draw, once=once)
+        return
+    tally = watching.Tally()
     if json:
         show.json(watching.look(directory, tally))
-    elif once or not sys.stdout.isatty():
-        watching.once(watching.look(directory, tally))
     else:
-        watching.live(lambda: watching.look(directory, tally))
+        watching.watch(lambda: watching.look(directory, tally), watching.once, watching.draw, once=once)
 
 
 @app.command()
