@@ -23,6 +23,9 @@ from agent.spool.store import reader
 
 Ledger = apsw.Connection
 
+_parts = msgspec.json.Decoder(list[msgspec.Raw])
+_part = msgspec.json.Decoder(Evidence)
+
 
 class Entry(Struct, frozen=True):
     """One record as it lies in the ledger. `closed` is billing time; `sound`: its bytes have the CRC they had.
@@ -187,7 +190,7 @@ def of_resource(db: Ledger, name: str, limit: int) -> list[tuple[Entry, Evidence
 
 
 def mentioning(db: Ledger, words: Collection[bytes]) -> Iterator[tuple[Entry, tuple[Evidence, ...]]]:
-    """Records that have one of `words` in their body or evidence, the newest first, with their evidence if it is kept.
+    """Records that have one of `words` in their body or evidence, the newest first, with those parts of the evidence.
 
     All of the ledger is read, and of what does not fit nothing is decoded. Words may be added on the way.
     """
@@ -198,7 +201,8 @@ def mentioning(db: Ledger, words: Collection[bytes]) -> Iterator[tuple[Entry, tu
     for *row, packed in rows:
         body, proof = row[4], zlib.decompress(packed) if packed is not None else b"[]"
         if any(word in proof or word in body for word in words):
-            yield _entry(row), msgspec.json.decode(proof, type=tuple[Evidence, ...])
+            parts = [raw for part in _parts.decode(proof) if any(word in (raw := bytes(part)) for word in words)]
+            yield _entry(row), tuple(_part.decode(part) for part in parts)
 
 
 class Act(Struct, frozen=True):
