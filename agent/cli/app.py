@@ -80,6 +80,35 @@ def check(
 
 
 @app.command()
+def simulate(
+    pods: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            help="What `kubectl get pods,namespaces,nodes -A -o json` (or yaml) says; several files add up.",
+        ),
+    ],
+    config: ConfigPath = DEFAULT_CONFIG,
+    against: Annotated[
+        Path | None, typer.Option(metavar="OLD", help="The configuration in force: show only what would move.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say which customer each pod of a cluster would go to, by which rule, and what a change would move.
+
+    Needs no cluster. Exit code 2: a configuration, or the file of pods, has problems.
+    """
+    from agent import clock as wall
+    from agent.cli import check as checking
+    from agent.cli import show
+    from agent.cli import simulate as simulating
+
+    cfg, old = checking.load(config), checking.load(against) if against is not None else None
+    found = simulating.simulate(cfg, simulating.cluster(pods), old, wall.now()[0])
+    show.json(found) if json else simulating.tell(found)
+
+
+@app.command()
 def explain(
     what: Annotated[str, typer.Argument(metavar="[record|customer|resource|pod]", help="What the name is of.")],
     name: Annotated[
