@@ -79,14 +79,17 @@ class ListReader:
                 return at + 1, None
             _, end = self._scan(text, at)
             after = _past(text, end)
+            if text[after] not in ",]":
+                raise GarbageError(f"{text[after]!r} in a list after an item")
             return (after + 1 if text[after] == "," else after), text[at:end].encode()
         if text[at] == "}":
             self._done = True
             return at + 1, None
-        if text[at] in "{,":
-            at = _past(text, at + 1)
-            if text[at] == "}":
-                return at, None
+        if text[at] not in "{,":
+            raise GarbageError(f"{text[at]!r} where a list begins or goes on")
+        at = _past(text, at + 1)
+        if text[at] == "}":
+            return at, None
         key, at = self._scan(text, at)
         at = _past(text, at)
         if text[at] != ":":
