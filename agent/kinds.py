@@ -1,5 +1,6 @@
 """What this release has: the kinds of sources and sinks, and how they and the line are made of the configuration."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from agent.metering import Plan
 from agent.model import Meter
 from agent.sinks import Sink, file
 from agent.sources import Source, cgroups, host
+from agent.sources.kernel import boot_id
 from agent.sources.kubernetes import meters as pods
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ def build_source(section: SourceSection, cfg: Config, remembered: Remembered = l
         root, include, anchors = str(section.root), section.include, section.closed()
         return cgroups.CgroupSource(section.id, root, include, anchors, wanted=wanted, aspects=aspects)
     if isinstance(section, Kubernetes):
-        return _pods(section, cfg, remembered(section.id), wanted, aspects)
+        build = _told_pods if section.basis == "summary" else _pods
+        return build(section, cfg, remembered(section.id), wanted, aspects)
     return host.HostSource(section.id, str(section.root), wanted=wanted)
 
 
@@ -47,6 +50,33 @@ def _pods(
         network=section.network,
         wanted=wanted,
         aspects=aspects,
+    )
+
+
+def _told_pods(
+    section: Kubernetes, cfg: Config, remembered: Mapping[str, bytes], wanted: frozenset[str], aspects: frozenset[str]
+) -> Source:
+    from agent.sources.kubernetes.identity import SERVICE_ACCOUNT
+    from agent.sources.kubernetes.kubelet import Kubelet
+    from agent.sources.kubernetes.summary import SummarySource, is_own
+
+    asked = section.kubelet
+    kubelet = Kubelet(
+        asked.url,
+        token_file=asked.token_file or SERVICE_ACCOUNT / "token",
+        ca_file=asked.ca_file or (None if asked.pin else SERVICE_ACCOUNT / "ca.crt"),
+        pin=asked.pin,
+    )
+    return SummarySource(
+        section.id,
+        kubelet,
+        metadata_of(section, cfg, {key: value for key, value in remembered.items() if not is_own(key)}),
+        boot=boot_id(str(section.root)),
+        wall=time.time_ns,
+        wanted=wanted if section.network else wanted - frozenset(pods.NETWORK),
+        aspects=aspects,
+        remembered=remembered,
+        interval=cfg.agent.sample_interval,
     )
 
 
@@ -99,6 +129,7 @@ def build_sink(section: FileSink | CloudEvents, dated: Callable[[int], None] | N
 
 def plan_of(cfg: Config) -> Plan:
     """The configuration as the line reads it."""
+    told = any(isinstance(source, Kubernetes) and source.basis == "summary" for source in cfg.sources)
     feeds: dict[str, frozenset[str]] = {}
     for source in cfg.sources:
         for meter in KINDS[source.kind]:
@@ -106,7 +137,7 @@ def plan_of(cfg: Config) -> Plan:
     return Plan(
         cluster=cfg.agent.cluster,
         node=cfg.agent.node,
-        meters=METERS,
+        meters=METERS | {meter.name: meter for meter in pods.SUMMARY if told},
         feeds=feeds,
         dimensions=cfg.dimensions(),
         rules=cfg.rules(),

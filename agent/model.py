@@ -60,11 +60,16 @@ class Resource(Struct, frozen=True, array_like=True):
 
 
 class Reading(Struct, frozen=True, gc=False):
-    """What one sweep saw of one resource. `gone`: these are its last readings, kept from before it vanished."""
+    """What one sweep saw of one resource. `gone`: these are its last readings, kept from before it vanished.
+
+    Without samples nothing is known this time, and every mark stays. `born` says whether counters without a mark began
+    at zero or ran before they were first seen; None: the listing says it.
+    """
 
     resource: Resource
     samples: tuple[Sample, ...]
     gone: bool = False
+    born: bool | None = None
 
 
 class Sweep(Struct, frozen=True):
@@ -73,7 +78,8 @@ class Sweep(Struct, frozen=True):
     `listing` holds the key of *every* resource that exists, metered or not: what a later sweep finds absent from it
     is new (ACCOUNTING §3). It is the same object as in the sweep before when nothing came or went. `scope` names the
     anchors that were listed, existing or not: what lies below one that was not listed before only baselines. `falls`
-    says what a lower value means: "reset" for kernel files, "dip" for counters that come back (kubelet, remote series).
+    says what a lower value means: "reset" for kernel files, "dip" for counters that come back (remote series), "stated"
+    for those that also state each reset, as another identity (kubelet), so that none is ever inferred.
     `remember` is what the source wants back after a restart, by key (None forgets): it is committed with the sweep.
     `introduced` has the labels of pods of which only the UID was known before, by UID, alive or not.
     """
@@ -85,7 +91,7 @@ class Sweep(Struct, frozen=True):
     listing: frozenset[str]
     cores: int = 1
     basis: str = "cgroup"
-    falls: Literal["reset", "dip"] = "reset"
+    falls: Literal["reset", "dip", "stated"] = "reset"
     scope: frozenset[str] = frozenset()
     remember: Mapping[str, bytes | None] = {}
     introduced: Mapping[str, Mapping[str, str]] = {}

@@ -73,7 +73,7 @@ def difference(mark: Mark | None, sample: Sample, *, born: bool, falls: str = "r
         return moved, Mark(sample.identity, sample.value, sample.taken), None
     if sample.value >= mark.value:
         return sample.value - mark.value, Mark(sample.identity, sample.value, sample.taken), None
-    if falls == "reset" or mark.low + 1 >= DIP_SAMPLES:
+    if falls == "reset" or (falls == "dip" and mark.low + 1 >= DIP_SAMPLES):
         return 0, Mark(sample.identity, sample.value, sample.taken), "inferred_reset"
     return 0, Mark(mark.identity, mark.value, sample.taken, 0, mark.low + 1), "dip"
 
@@ -148,7 +148,7 @@ class _Measuring:
             if track is None:
                 track = self.tracks[resource.key] = Track(resource)
             if reading.samples:
-                self._read(track, reading, born=self._born(resource))
+                self._read(track, reading, born=self._born(resource) if reading.born is None else reading.born)
             track.resource = resource
             out.touched.add(resource.key)
             if reading.gone:

@@ -165,6 +165,38 @@ class Cluster:
         """Delete objects, and wait until they are gone."""
         self.kubectl("delete", "--ignore-not-found", "--wait", "-f", "-", stdin=_listed(objects))
 
+    # ------------------------------------------------------------------------------------------------- pods
+
+    def pod(self, where: str, name: str) -> Any:
+        """A pod as the API server has it. RefusedError (404) if there is none."""
+        return self.api.get(f"/api/v1/namespaces/{where}/pods/{name}")
+
+    def in_phase(self, where: str, name: str, *phases: str) -> Any:
+        """The pod, once it is in one of these phases."""
+
+        def pod() -> Any:
+            found = self.pod(where, name)
+            return found if found["status"].get("phase") in phases else None
+
+        return until(pod, f"{where}/{name} is {' or '.join(phases)}")
+
+    def resize(self, where: str, name: str, **resources: Mapping[str, str]) -> None:
+        """Give the first container of a running pod other `requests` or `limits`, in place."""
+        container = self.pod(where, name)["spec"]["containers"][0]["name"]
+        change = {"spec": {"containers": [{"name": container, "resources": resources}]}}
+        self.kubectl("patch", "pod", "-n", where, name, "--subresource=resize", f"--patch={json.dumps(change)}")
+
+    def place(self, pod: Object) -> None:
+        """Make a static pod, or change it: the kubelet runs it by itself, the API server has a mirror of it."""
+        manifest = self.node.etc / "manifests" / f"{pod['metadata']['name']}.json"
+        fresh = manifest.with_name(f".{manifest.name}")  # the kubelet passes over names that begin so
+        fresh.write_text(json.dumps(pod))
+        fresh.rename(manifest)
+
+    def displace(self, pod: Object) -> None:
+        """End a static pod."""
+        (self.node.etc / "manifests" / f"{pod['metadata']['name']}.json").unlink()
+
     def load(self, archive: Path) -> None:
         """Make an image known to the node; the archive is a docker-archive."""
         self.run(str(path("ctr")), "-n", "k8s.io", "images", "import", str(archive))

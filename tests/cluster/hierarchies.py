@@ -25,26 +25,20 @@ def mounted() -> dict[str, Path]:
 
 
 class Groups:
-    """The groups called metering-cluster-TAG. `cpu` and `unified` are where the machine shows the node's CPU and v2."""
+    """The groups called metering-cluster-TAG. The machine shows there what the node sees as roots."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
         self._roots = {name: mount / f"{PREFIX}{tag}" for name, mount in mounted().items()}
 
+    def path(self, controller: str) -> Path:
+        """What the node sees as /sys/fs/cgroup/CONTROLLER; without a name, where v2 is."""
+        return next(root for name, root in self._roots.items() if controller in name.split(","))
+
     @property
     def cpu(self) -> Path:
-        """What the node sees as /sys/fs/cgroup/cpuacct."""
-        return next(root for name, root in self._roots.items() if "cpuacct" in name.split(","))
-
-    @property
-    def memory(self) -> Path:
-        """What the node sees as /sys/fs/cgroup/memory."""
-        return self._roots["memory"]
-
-    @property
-    def unified(self) -> Path:
-        """What the node sees as /sys/fs/cgroup/unified."""
-        return self._roots[""]
+        """Where CPU time is counted: the node's /sys/fs/cgroup/cpuacct."""
+        return self.path("cpuacct")
 
     def make(self) -> None:
         """The groups, empty; a CPU set must be given before a process can be in it."""

@@ -5,7 +5,8 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.components import PAUSE
@@ -69,11 +70,11 @@ def workload() -> list[Path]:
             if not (root / "bin" / applet).exists():
                 (root / "bin" / applet).symlink_to("busybox")
         (root / "etc/passwd").write_text(USERS)
-        archive(TOOLS, root, target / "tools.tar", command=["/bin/sh"])
+        archive(TOOLS, [layer(root, target / "tools.layer")], target / "tools.tar", command=["/bin/sh"])
         only = target / "only"
         only.mkdir()
         shutil.copy(root / "bin/pause", only / "pause")
-        archive(PAUSE, only, target / "pause.tar", entrypoint=["/pause"])
+        archive(PAUSE, [layer(only, target / "pause.layer")], target / "pause.tar", entrypoint=["/pause"])
         shutil.rmtree(root)
         shutil.rmtree(only)
 
@@ -81,28 +82,58 @@ def workload() -> list[Path]:
     return [made / "pause.tar", made / "tools.tar"]
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A tar of files, as `layer` makes it."""
+
+    path: Path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its bytes."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def layer(root: Path, out: Path, *, only: Sequence[Path] | None = None) -> Layer:
+    """Write the files below `root` to `out`, or of them `only` these. No file has a time or an owner."""
+    with tarfile.open(out, "w") as tar:
+        for path in sorted(only or [root]):
+            tar.add(path, arcname=f"./{path.relative_to(root)}", filter=_timeless)
+    return Layer(out)
+
+
 def archive(
-    name: str, root: Path, out: Path, *, entrypoint: Sequence[str] = (), command: Sequence[str] = (), user: str = "0"
+    name: str,
+    layers: Sequence[Layer],
+    out: Path,
+    *,
+    entrypoint: Sequence[str] = (),
+    command: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `out`: the image `name` with the files of `root`. The same files give the same bytes at any time."""
-    layer = out.with_suffix(".layer")
-    with tarfile.open(layer, "w") as tar:
-        tar.add(root, arcname=".", filter=_timeless)
-    with layer.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-    runs = {"Env": environment, "Entrypoint": [*entrypoint], "Cmd": [*command], "WorkingDir": "/", "User": user}
+    """Write `out`: the image `name`, whose programs run as root. The same files give the same bytes at any time."""
+    wanted = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | dict(environment or {})
+    runs = {
+        "Env": [f"{key}={value}" for key, value in wanted.items()],
+        "Entrypoint": [*entrypoint],
+        "Cmd": [*command],
+        "WorkingDir": "/",
+        "User": "0",
+    }
     image = {"architecture": "amd64", "os": "linux", "created": "1970-01-01T00:00:00Z", "config": runs}
-    config = json.dumps(image | {"rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}).encode()
+    digests = [f"sha256:{each.digest}" for each in layers]
+    config = json.dumps(image | {"rootfs": {"type": "layers", "diff_ids": digests}}).encode()
     called = f"{hashlib.sha256(config).hexdigest()}.json"
-    manifest = json.dumps([{"Config": called, "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
+    names = [f"{number}.tar" for number in range(len(layers))]
+    manifest = json.dumps([{"Config": called, "RepoTags": [name], "Layers": names}]).encode()
     with tarfile.open(out, "w") as tar:
         for member, data in ((called, config), ("manifest.json", manifest)):
             entry = tarfile.TarInfo(member)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
-        tar.add(layer, arcname="layer.tar", filter=_timeless)
-    layer.unlink()
+        for each, member in zip(layers, names, strict=True):
+            tar.add(each.path, arcname=member, filter=_timeless)
 
 
 def _timeless(entry: tarfile.TarInfo) -> tarfile.TarInfo:

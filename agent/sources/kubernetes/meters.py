@@ -34,3 +34,51 @@ METERS = (
         "spec: whole units requested of each `extended_resource` (nvidia.com/gpu), while the pod's group exists",
     ),
 )
+
+_UNPROVEN = (
+    "No parent's counter proves it: what a pod used after its last summary, and pods that lived between two, are in no "
+    "record."
+)
+_TOLD_NETWORK_NOTE = (
+    "Of each `interface` of the pod's own network, once its metadata says that it is not the node's. Received bytes "
+    "hold what the network floods to everybody."
+)
+
+SUMMARY = (
+    Meter(
+        "cpu.time",
+        "ns",
+        "counter",
+        "none",
+        "/stats/summary: pods[].cpu.usageCoreNanoSeconds",
+        f"The pod's own cgroup, read by the kubelet each 10 to 30 s. {_UNPROVEN}",
+    ),
+    Meter(
+        "memory.working_set",
+        "byte·ms",
+        "gauge",
+        "none",
+        "/stats/summary: pods[].memory.workingSetBytes",
+        "Not while no container of the pod runs.",
+    ),
+    *(
+        Meter(
+            name,
+            "byte",
+            "counter",
+            "none",
+            f"/stats/summary: pods[].network.interfaces[].{field}",
+            f"{_TOLD_NETWORK_NOTE} {_UNPROVEN}",
+        )
+        for name, field in zip(NETWORK, ("rxBytes", "txBytes"), strict=True)
+    ),
+    Meter("alive.time", "ms", "gauge", "none", "1 while the kubelet lists the pod", "Not while no container runs."),
+    Meter(
+        EXTENDED,
+        "unit·ms",
+        "gauge",
+        "none",
+        "units of each `extended_resource` that the pod requests",
+        "While the kubelet lists the pod.",
+    ),
+)
