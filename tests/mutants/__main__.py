@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutants import Mutant, attributing, delivery, kubernetes, measuring
+from tests.mutants import Mutant, attributing, delivery, kubernetes, measuring, telling
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = (*measuring.MUTANTS, *attributing.MUTANTS, *kubernetes.MUTANTS, *delivery.MUTANTS)
+MUTANTS = (*measuring.MUTANTS, *attributing.MUTANTS, *kubernetes.MUTANTS, *delivery.MUTANTS, *telling.MUTANTS)
 FAST = ("tests/delivery", "tests/laws", "tests/spool", "tests/sources")
 SECONDS = 240
 NO_BUG = Mutant("none", "", "", "agent/__init__.py", "__version__", "__version__")
