@@ -198,8 +198,21 @@ class Attribution:
                 yield rank, labels[key], f"attribution.customer_labels {key}={labels[key]}"
         yield from self._pod_claims(labels, ids)
 
+    def refused(self, labels: Mapping[str, str], era: int) -> list[str]:
+        """What a pod's own labels claim and are not given, as `key=value`."""
+        return [f"{key}={value}" for key, value, rank, _ in self._pod_words(labels, self._eras[era][1]) if rank is None]
+
     def _pod_claims(self, labels: Mapping[str, str], ids: frozenset[str]) -> Iterator[tuple[Rank, str, str]]:
         """What a pod's own labels claim; what its namespace does not allow is refused and counted (L11)."""
+        for key, value, rank, customer in self._pod_words(labels, ids):
+            if rank is not None:
+                allows = f", which namespace {labels.get('namespace')} allows" if rank is Rank.ALLOWED else ""
+                yield rank, customer, f"{PODS_OWN_WORD} {key}={value}{allows}"
+            else:
+                self._count("attribution_conflict")
+
+    def _pod_words(self, labels: Mapping[str, str], ids: frozenset[str]) -> Iterator[tuple[str, str, Rank | None, str]]:
+        """What a pod's own labels say: key, value, how far that is trusted (None: not at all), and whom it names."""
         trusted = self.rules.pod_labels
         for key in trusted.keys:
             value = labels.get(f"pod_label.{key}")
@@ -207,13 +220,12 @@ class Attribution:
                 continue
             customer = self.rules.aliases.get(value, value)
             allowed = {self.rules.aliases.get(a, a) for a in re.split(r"[\s,]+", labels.get("allowed_customers", ""))}
-            rule = f"{PODS_OWN_WORD} {key}={value}"
+            rank = None
             if trusted.trust == "always" and customer in ids:
-                yield Rank.POD, customer, rule
+                rank = Rank.POD
             elif trusted.trust == "namespace" and customer in ids and customer in allowed:
-                yield Rank.ALLOWED, customer, f"{rule}, which namespace {labels.get('namespace')} allows"
-            else:
-                self._count("attribution_conflict")
+                rank = Rank.ALLOWED
+            yield key, value, rank, customer
 
     def _count(self, reason: str) -> None:
         self.conflicts[reason] = self.conflicts.get(reason, 0) + 1

@@ -15,6 +15,8 @@ from agent.sources.kernel import boot_id
 from agent.sources.kubernetes import meters as pods
 
 if TYPE_CHECKING:
+    from agent.sources.kubernetes.access import Access
+    from agent.sources.kubernetes.kubelet import Kubelet
     from agent.sources.kubernetes.metadata import Metadata
 
 KINDS: Mapping[str, tuple[Meter, ...]] = {"host": host.METERS, "cgroups": cgroups.METERS, "kubernetes": pods.METERS}
@@ -57,20 +59,11 @@ def _pods(
 def _told_pods(
     section: Kubernetes, cfg: Config, remembered: Mapping[str, bytes], wanted: frozenset[str], aspects: frozenset[str]
 ) -> Source:
-    from agent.sources.kubernetes.identity import SERVICE_ACCOUNT
-    from agent.sources.kubernetes.kubelet import Kubelet
     from agent.sources.kubernetes.summary import SummarySource, is_own
 
-    asked = section.kubelet
-    kubelet = Kubelet(
-        asked.url,
-        token_file=asked.token_file or SERVICE_ACCOUNT / "token",
-        ca_file=asked.ca_file or (None if asked.pin else SERVICE_ACCOUNT / "ca.crt"),
-        pin=asked.pin,
-    )
     return SummarySource(
         section.id,
-        kubelet,
+        kubelet_of(section),
         metadata_of(section, cfg, {key: value for key, value in remembered.items() if not is_own(key)}),
         boot=boot_id(str(section.root)),
         wall=time.time_ns,
@@ -81,14 +74,34 @@ def _told_pods(
     )
 
 
-def metadata_of(section: Kubernetes, cfg: Config, remembered: Mapping[str, bytes]) -> "Metadata":
-    """Who is asked what a node's pods are. Raises SourceError where it cannot be known whom to ask."""
+def kubelet_of(section: Kubernetes) -> "Kubelet":
+    """The node's kubelet. Raises ValueError where it cannot be asked safely."""
+    from agent.sources.kubernetes.identity import SERVICE_ACCOUNT
+    from agent.sources.kubernetes.kubelet import Kubelet
+
+    asked = section.kubelet
+    return Kubelet(
+        asked.url,
+        token_file=asked.token_file or SERVICE_ACCOUNT / "token",
+        ca_file=asked.ca_file or (None if asked.pin else SERVICE_ACCOUNT / "ca.crt"),
+        pin=asked.pin,
+    )
+
+
+def access_of(section: Kubernetes) -> "Access":
+    """The API server, as whom we are to it. Raises SourceError where it cannot be known whom to ask."""
     from agent.sources.kubernetes.access import Access
     from agent.sources.kubernetes.identity import Kubeconfig, ServiceAccount
+
+    return Access(ServiceAccount() if section.kubeconfig is None else Kubeconfig(section.kubeconfig))
+
+
+def metadata_of(section: Kubernetes, cfg: Config, remembered: Mapping[str, bytes]) -> "Metadata":
+    """Who is asked what a node's pods are. Raises SourceError as `access_of` does."""
     from agent.sources.kubernetes.metadata import Metadata
 
     return Metadata(
-        Access(ServiceAccount() if section.kubeconfig is None else Kubeconfig(section.kubeconfig)),
+        access_of(section),
         cfg.agent.node,
         pod_label_keys=cfg.pod_label_keys(),
         allow_annotation=cfg.attribution.pod_labels.allow_annotation,

@@ -79,7 +79,7 @@ def _pairs(
     for owner, part in parts:
         to = owner.customer or owner.kind
         taken = structs.replace(record, quantity=-part, metadata={**record.metadata, "reattributed_to": to})
-        told: dict[str, object] = {"reattributed_from": record_id, "rule": owner.rule}
+        told: dict[str, object] = {"reattributed_from": record_id, "resource": resource.name, "rule": owner.rule}
         if owner.kind == "unattributed":  # it may find an owner yet, and says so as any other does
             told["reason"] = owner.rule
             told |= {"within": record.metadata["within"]} if "within" in record.metadata else {}

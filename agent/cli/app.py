@@ -80,11 +80,43 @@ def check(
 
 
 @app.command()
+def simulate(
+    pods: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            help="What `kubectl get pods,namespaces,nodes -A -o json` (or yaml) says; several files add up.",
+        ),
+    ],
+    config: ConfigPath = DEFAULT_CONFIG,
+    against: Annotated[
+        Path | None, typer.Option(metavar="OLD", help="The configuration in force: show only what would move.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say which customer each pod of a cluster would go to, by which rule, and what a change would move.
+
+    Needs no cluster. Exit code 2: a configuration, or the file of pods, has problems.
+    """
+    from agent import clock as wall
+    from agent.cli import check as checking
+    from agent.cli import show
+    from agent.cli import simulate as simulating
+
+    cfg, old = checking.load(config), checking.load(against) if against is not None else None
+    found = simulating.simulate(cfg, simulating.cluster(pods), old, wall.now()[0])
+    show.json(found) if json else simulating.tell(found)
+
+
+@app.command()
 def explain(
-    what: Annotated[str, typer.Argument(metavar="[record|customer|resource]", help="What the name is of.")],
+    what: Annotated[str, typer.Argument(metavar="[record|customer|resource|pod]", help="What the name is of.")],
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A record's id or number, a customer's id, or a resource's name."),
+        typer.Argument(
+            metavar="NAME",
+            help="A record's id or number, a customer's id, a resource's name, or a pod's, as namespace/name or UID.",
+        ),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     data_dir: DataDir = None,
@@ -92,15 +124,16 @@ def explain(
 ) -> None:
     """Say why: which counters moved, which rule matched, what was sent.
 
-    From what the spool keeps and nothing else: no agent need run, and rule and cgroup may be gone.
+    From what the spool keeps and nothing else: no agent need run, and rule, cgroup and pod may be gone.
     """
     from agent.cli import explain as explaining
-    from agent.cli import show, tables, telling
+    from agent.cli import pod, show, tables, telling
 
     kinds: dict[str, Callable[[Ledger, str], explaining.Told]] = {
         "record": explaining.record,
         "customer": explaining.customer,
         "resource": explaining.resource,
+        "pod": pod.pod,
     }
     if name is not None and what not in kinds:
         raise typer.BadParameter(
@@ -112,6 +145,8 @@ def explain(
         show.json(telling.plain(told))
     elif isinstance(told, explaining.Customer):
         tables.customer(told)
+    elif isinstance(told, pod.OfPod):
+        tables.pod(told)
     else:
         show.lines(telling.record(told) if isinstance(told, explaining.Explained) else telling.resource(told))
 
@@ -145,21 +180,29 @@ def top(
     once: Annotated[
         bool, typer.Option("--once", help="Show it once and end, as it is done without a terminal.")
     ] = False,
+    pods: Annotated[bool, typer.Option("--pods", help="Pods, the busiest first, in place of customers.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Watch who uses how much, today and each second, and how delivery fares. From the spool; q leaves."""
+    from agent.cli import pods as of_pods
     from agent.cli import show
     from agent.cli import top as watching
 
-    directory, tally = directory_of(config, data_dir), watching.Tally()
+    directory, once = directory_of(config, data_dir), once or not sys.stdout.isatty()
+    if pods:
+        paces = of_pods.Paces()
+        if json:
+            show.json(of_pods.look(directory, paces))
+        else:
+            watching.watch(lambda: of_pods.look(directory, paces), of_pods.once, of_pods.draw, once=once)
+        return
+    tally = watching.Tally()
     if json:
         show.json(watching.look(directory, tally))
-    elif once or not sys.stdout.isatty():
-        watching.once(watching.look(directory, tally))
     else:
-        watching.live(lambda: watching.look(directory, tally))
+        watching.watch(lambda: watching.look(directory, tally), watching.once, watching.draw, once=once)
 
 
 @app.command()

@@ -7,6 +7,9 @@ from msgspec import Struct
 
 from agent.config import json_schema
 from agent.kinds import KINDS
+from agent.sources.kubernetes import meters as pods
+
+SUMMARY = "kubernetes, basis: summary"  # the same meters, read elsewhere
 
 
 class Metered(Struct, frozen=True):
@@ -40,7 +43,7 @@ def meters() -> tuple[Metered, ...]:
     """Every meter of this release."""
     return tuple(
         Metered(m.name, m.unit, m.kind, m.books, source, m.formula, m.note)
-        for source, meters in KINDS.items()
+        for source, meters in (*KINDS.items(), (SUMMARY, pods.SUMMARY))
         for m in meters
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import clock as wall
-from agent.cli.health import Check, groups, keeping, machine, place
+from agent.cli.health import Check, groups, keeping, machine, place, pods
 from agent.cli.health.sinks import Build, Heard, sinks
 from agent.cli.show import lines, table
 from agent.config import Config
@@ -20,15 +20,21 @@ def diagnose(cfg: Config, file: Path, build: Build) -> list[Check]:
     grouped, directories = groups.cgroups(cfg)
     kept, state, agent = keeping.spool(cfg, now, boottime, _boot())
     heard = Heard()
-    asked = asyncio.run(sinks(cfg, build, heard))
+    asked = asyncio.run(_asked(cfg, build, heard))
     found += grouped
+    of_node, followed = pods.node(cfg)
+    found += of_node
     found += machine.clock(now, boottime, synchronised=wall.synchronised(), kept=state, boot=_boot())
     found.append(machine.services())
     found += machine.dates(heard.dates)
     found += place.disk(cfg)
     found += kept
-    found += machine.kernel(directories, agent)
+    found += machine.kernel(directories + followed, agent)
     return [*found, *asked]
+
+
+async def _asked(cfg: Config, build: Build, heard: Heard) -> list[Check]:
+    return [*await pods.asked(cfg), *await sinks(cfg, build, heard)]
 
 
 def _boot() -> str:

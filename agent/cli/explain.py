@@ -7,53 +7,14 @@ import uuid
 
 from msgspec import Struct
 
+from agent.cli.part import Part
+from agent.cli.pod import OfPod, pod
 from agent.errors import AgentError
-from agent.shares import Evidence
 from agent.spool import ledger
 from agent.spool.deliveries import Delivery, deliveries
 from agent.spool.ledger import Entry, Ledger
 
 NEWEST = 10  # windows of a customer or resource that are listed
-
-
-class Part(Struct, frozen=True):
-    """One resource's part of a record: quantity = moved − inner − in_flight, unless a policy made it of what moved.
-
-    The counter went from `first` to `last`; `moved` of that fell to this window and owner, `inner` of which its
-    metered children moved. `in_flight`: read ahead of the children, and booked when they catch up.
-    """
-
-    resource: str
-    key: str
-    labels: dict[str, str]
-    first: int
-    last: int
-    moved: int
-    inner: int
-    in_flight: int
-    quantity: int
-    rule: str
-    flags: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, evidence: Evidence, policy: str) -> "Part":
-        """What the spool kept of it."""
-        resource, share = evidence.resource, evidence.share
-        return cls(
-            resource=resource.name,
-            key=resource.key,
-            labels=dict(resource.labels),
-            first=share.first,
-            last=share.last,
-            moved=share.moved,
-            inner=share.inner,
-            in_flight=share.moved - share.inner - share.quantity if policy == "usage" else 0,
-            quantity=share.quantity,
-            rule=share.owner.rule,
-            flags=tuple(share.flags),
-            spans=tuple((start, end) for start, end in share.spans),
-        )
 
 
 class Delta(Struct, frozen=True):
@@ -112,18 +73,18 @@ class OfResource(Struct, frozen=True):
     newest: tuple[tuple[Entry, Part], ...]
 
 
-Told = Explained | Customer | OfResource
+Told = Explained | Customer | OfResource | OfPod
 
 
 def guess(db: Ledger, name: str) -> Told:
-    """A record's id or number, else a customer of whom there are records, else a resource. Raises AgentError."""
+    """A record's id or number, else a customer of whom there are records, else a resource or pod. Raises AgentError."""
     if ledger.names_record(name):
         return record(db, name)
     if ledger.entries(db, customer=name, limit=1):
         return customer(db, name)
-    if ledger.of_resource(db, name, 1):
-        return resource(db, name)
-    raise AgentError(f"{name}: no record, customer or resource of that name is in this spool. See `spool ls`.")
+    if found := ledger.of_resource(db, name, 1):
+        return pod(db, name) if found[0][1].resource.labels.get("pod") else resource(db, name)
+    raise AgentError(f"{name}: no record, customer, resource or pod of that name is in this spool. See `spool ls`.")
 
 
 def record(db: Ledger, name: str) -> Explained:

@@ -1,8 +1,11 @@
 """`metering-agent once`: two readings, and what they would bill to whom. Nothing is sent, locked or kept."""
 
+import asyncio
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -14,7 +17,7 @@ from agent.kinds import build_source, plan_of
 from agent.metering import Metering
 from agent.model import NS_PER_S
 from agent.shares import Evidence
-from agent.sources import Source, Watched
+from agent.sources import Followed, Source, Watched
 from agent.sources.kernel import boot_id, boottime
 from agent.spool import Spool
 
@@ -60,12 +63,13 @@ def once(cfg: Config, seconds: float) -> Once:
         try:
             metering = Metering(spool, plan, directory, boot=boot_id())
             sources.extend(build_source(section, cfg) for section in cfg.sources)
-            began = boottime()
-            for source in sources:
-                metering.sweep(source)
-            commits = _wait(metering, sources, seconds)
-            commits += [metering.sweep(source).commit for source in sources]
-            apart = boottime() - began
+            with _following(sources):
+                began = boottime()
+                for source in sources:
+                    metering.sweep(source)
+                commits = _wait(metering, sources, seconds)
+                commits += [metering.sweep(source).commit for source in sources]
+                apart = boottime() - began
             commits.append(metering.cut())
         except OSError as error:
             raise AgentError(f"{error.filename or 'a source'}: cannot be read: {error.strerror}") from error
@@ -74,6 +78,23 @@ def once(cfg: Config, seconds: float) -> Once:
                 source.close()
             spool.close()
     return Once(apart, _lines(commits), _books(commits), tuple(_gaps(commits)))
+
+
+@contextmanager
+def _following(sources: Iterable[Source]) -> Iterator[None]:
+    """Meanwhile let sources learn what they are told over the network, on a loop of its own as in the daemon."""
+    followed = [source for source in sources if isinstance(source, Followed)]
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(source.follow()) for source in followed]
+    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait(tasks)) if tasks else None)
+    thread.start()
+    try:
+        yield
+    finally:
+        for task in tasks:
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        loop.close()
 
 
 def _wait(metering: Metering, sources: Sequence[Source], seconds: float) -> list[Commit]:

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from agent.cli import telling
 from agent.cli.catalogue import Metered, Section
 from agent.cli.check import Checked
 from agent.cli.explain import Customer
 from agent.cli.once import Once
+from agent.cli.pod import OfPod
 from agent.cli.show import amount, bearer, lines, moment, natural, seconds, span, table
 from agent.cli.show import group as shown
-from agent.cli.telling import head
 from agent.spool.deliveries import NEVER, SinkState, Total
 from agent.spool.ledger import Act, Entry
 
@@ -71,7 +72,7 @@ def audit(trail: Sequence[Act]) -> None:
 
 def customer(told: Customer) -> None:
     """A customer's totals, and the newest records."""
-    lines([head(told), ""])
+    lines([telling.head(told), ""])
     rows = [
         [t.dimension, str(t.records), natural(t.quantity, t.base_unit), amount(t.quantity, t.base_unit)]
         for t in told.totals
@@ -79,6 +80,15 @@ def customer(told: Customer) -> None:
     table(("dimension", "records", "in all", "exactly"), rows, right=(1, 2, 3))
     lines(["", f"The newest {len(told.newest)}:"])
     entries(told.newest)
+
+
+def pod(told: OfPod) -> None:
+    """What a pod came to, incarnation by incarnation."""
+    lines([telling.of_pod(told)])
+    for one in told.incarnations:
+        lines(["", *telling.incarnation(one), ""])
+        table(telling.POD, telling.sums(one.sums), right=(3, 5))
+        lines(["", *telling.of_incarnation(one)])
 
 
 def once(found: Once) -> None:

@@ -5,7 +5,9 @@ from fractions import Fraction
 
 import msgspec
 
-from agent.cli.explain import Customer, Explained, OfResource, Part, Told
+from agent.cli.explain import Customer, Explained, OfResource, Told
+from agent.cli.part import Part
+from agent.cli.pod import Incarnation, OfPod, Sum
 from agent.cli.show import amount, bearer, group, moment, natural, seconds, span
 from agent.kinds import METERS
 from agent.record import UsageRecord, with_seq
@@ -104,9 +106,7 @@ def part_lines(r: UsageRecord, part: Part) -> Iterator[str]:
     """One resource's part, from its readings to what it adds; every number adds up."""
     unit, meter = r.base_unit, METERS.get(r.meter)
     if meter is not None and meter.kind == "gauge":
-        first, last = (
-            amount(value, unit.removesuffix("ms").removesuffix("·")).rstrip() for value in (part.first, part.last)
-        )
+        first, last = (amount(value, _level(unit)).rstrip() for value in (part.first, part.last))
         yield f"level {r.meter} was {first} at first and {last} at last"
         own = "" if meter.books == "none" else ", less what its metered children held"
         yield f"held over time{own}: {amount(part.moved, unit)} in this window"
@@ -213,11 +213,74 @@ def resource(told: OfResource) -> Iterator[str]:
     if told.labels:
         yield f"  labels  {group(told.labels)}"
     for entry, part in told.newest:
-        r = entry.record
-        yield ""
-        yield f"{span(r.start, r.end)}  {r.dimension}  {natural(part.quantity, r.base_unit)}  for {bearer(r)}"
-        yield f"  record {entry.id}, number {entry.seq}"
-        yield from (f"  {line}" for line in part_lines(r, part))
+        yield from _part_of(entry, part)
+
+
+def _part_of(entry: Entry, part: Part) -> Iterator[str]:
+    r = entry.record
+    yield ""
+    yield f"{span(r.start, r.end)}  {r.dimension}  {natural(part.quantity, r.base_unit)}  for {bearer(r)}"
+    yield f"  record {entry.id}, number {entry.seq}"
+    yield from (f"  {line}" for line in part_lines(r, part))
+
+
+LISTED = 8  # numbers of records that are named, of many
+POD = ("of it", "dimension", "for", "records", "counter or level", "quantity", "rule")
+
+
+def of_pod(told: OfPod) -> str:
+    """What the tables of a pod are headed by."""
+    count = len(told.incarnations)
+    return f"Pod {told.pod}" + (f": {count} of this name, one after another" if count > 1 else "")
+
+
+def incarnation(told: Incarnation) -> Iterator[str]:
+    """One UID, and what was waiting for its metadata."""
+    yield f"UID {told.uid}: recorded from {span(told.start, told.end)}"
+    if len(told.labels) > 1:
+        yield f"  labels   {group({key: value for key, value in told.labels.items() if key != 'pod_uid'})}"
+    if told.waited:
+        owners = ", ".join(sorted({bearer(entry.record) for entry in told.moved}))
+        moved = f"moved to {owners} since" if owners else "nothing of it has been moved"
+        more = f" and {len(told.waited) - LISTED:,} more" if len(told.waited) > LISTED else ""
+        numbers = ", ".join(str(entry.seq) for entry in told.waited[:LISTED]) + more
+        yield f"  waited   for its metadata when records {numbers} closed, as unattributed; {moved}"
+
+
+def sums(told: Sequence[Sum]) -> list[list[str]]:
+    """The cells of the table of a pod: what each reading came to, for whom, by which rule."""
+    return [
+        [
+            one.beside,
+            one.dimension,
+            one.bearer,
+            f"{one.records:,}",
+            _moved(one),
+            natural(one.quantity, one.base_unit),
+            one.rule,
+        ]
+        for one in told
+    ]
+
+
+def _moved(one: Sum) -> str:
+    if one.first is None or one.last is None:
+        return "not kept"
+    meter = METERS.get(one.meter)
+    unit = _level(one.base_unit) if meter is not None and meter.kind == "gauge" else one.base_unit
+    return f"{one.first:,} → {amount(one.last, unit).rstrip()}"
+
+
+def _level(unit: str) -> str:
+    """Of what a gauge is a level: byte·ms → byte."""
+    return unit.removesuffix("ms").removesuffix("·")
+
+
+def of_incarnation(told: Incarnation) -> Iterator[str]:
+    """The newest records that it is part of, each with its part."""
+    yield f"Its part of the newest {len(told.newest)} records:" if told.newest else "Its readings are not kept."
+    for entry, part in told.newest:
+        yield from _part_of(entry, part)
 
 
 def plain(told: Told) -> dict[str, object]:
@@ -239,8 +302,26 @@ def plain(told: Told) -> dict[str, object]:
             "totals": told.totals,
             "newest": [line(entry) for entry in told.newest],
         }
-    newest = [{"record": line(entry), "part": part} for entry, part in told.newest]
-    return {"resource": told.resource, "labels": told.labels, "newest": newest}
+    if isinstance(told, OfPod):
+        return {"pod": told.pod, "incarnations": [_incarnation(one) for one in told.incarnations]}
+    return {"resource": told.resource, "labels": told.labels, "newest": _parts(told.newest)}
+
+
+def _incarnation(told: Incarnation) -> dict[str, object]:
+    return {
+        "uid": told.uid,
+        "labels": told.labels,
+        "start": told.start,
+        "end": told.end,
+        "sums": told.sums,
+        "waited": [line(entry) for entry in told.waited],
+        "moved": [line(entry) for entry in told.moved],
+        "newest": _parts(told.newest),
+    }
+
+
+def _parts(newest: Sequence[tuple[Entry, Part]]) -> list[dict[str, object]]:
+    return [{"record": line(entry), "part": part} for entry, part in newest]
 
 
 def line(entry: Entry) -> dict[str, object]:

@@ -5,10 +5,10 @@ import select
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -22,6 +22,8 @@ from agent.spool.ledger import Ledger, opened
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+_Frame = TypeVar("_Frame")
 
 HOUR = 3_600 * NS_PER_S  # no window is longer
 DAY = 24 * HOUR
@@ -116,19 +118,15 @@ def frame(directory: Path, tally: Tally, now: int, boottime: int, boot: str) -> 
     """One look at the spool in `directory`. `now`: wall clock, ns. Raises AgentError."""
     with opened(directory) as db:
         tally.look(db, now)
-        sweeps = {
-            source: _ago(boottime - cursor.stamp) if cursor.boot == boot else "not in this boot"
-            for source, cursor in glance.cursors(db).items()
-        }
-        sinks = tuple(glance.outflows(db))
+        ago, sinks = sweeps(db, boottime, boot), tuple(glance.outflows(db))
     try:
-        size, free, agent = glance.size(directory), shutil.disk_usage(directory).free, glance.holder(directory)
+        size, free = glance.size(directory), shutil.disk_usage(directory).free
     except OSError as error:
         raise AgentError(f"{directory}: {error.strerror}. Is the disk there?") from error
     return Frame(
         at=now,
-        agent=agent,
-        sweeps=sweeps,
+        agent=holder(directory),
+        sweeps=ago,
         size=size,
         free=free,
         start=tally.since,
@@ -141,6 +139,22 @@ def frame(directory: Path, tally: Tally, now: int, boottime: int, boot: str) -> 
 def look(directory: Path, tally: Tally) -> Frame:
     """One look now."""
     return frame(directory, tally, time.time_ns(), kernel.boottime(), kernel.boot_id())
+
+
+def sweeps(db: Ledger, boottime: int, boot: str) -> dict[str, str]:
+    """How long ago each source was last read."""
+    return {
+        source: _ago(boottime - cursor.stamp) if cursor.boot == boot else "not in this boot"
+        for source, cursor in glance.cursors(db).items()
+    }
+
+
+def holder(directory: Path) -> int | None:
+    """The process of the agent that runs on this directory, as `glance.holder`. Raises AgentError."""
+    try:
+        return glance.holder(directory)
+    except OSError as error:
+        raise AgentError(f"{directory}: {error.strerror}. Is the disk there?") from error
 
 
 def _ago(ns: int) -> str:
@@ -157,13 +171,19 @@ DELIVERY = ("sink", "role", "state", "owed", "oldest", "for a person", "answers"
 USAGE = ("customer", "dimension", "each second", "today", "unit")
 
 
+def running(agent: int | None) -> str:
+    """Whether an agent runs, in words."""
+    return {None: "no agent runs", 0: "an agent runs"}.get(agent, f"agent {agent} runs")
+
+
 def head(seen: Frame) -> list[str]:
     """The agent and its spool, in words."""
-    running = {None: "no agent runs", 0: "an agent runs"}.get(seen.agent, f"agent {seen.agent} runs")
     sweeps = ", ".join(f"{source} {ago}" for source, ago in seen.sweeps.items()) or "none"
     windows = f"windows until {moment(seen.end)}" if seen.end is not None else "no window closed yet"
     spool = f"spool {_mebibytes(seen.size)}, disk free {_mebibytes(seen.free)}"
-    return [f"{moment(seen.at // NS_PER_S * NS_PER_S)}  {running}; last sweep: {sweeps}; {windows}; {spool}"]
+    return [
+        f"{moment(seen.at // NS_PER_S * NS_PER_S)}  {running(seen.agent)}; last sweep: {sweeps}; {windows}; {spool}"
+    ]
 
 
 def delivery(seen: Frame) -> list[list[str]]:
@@ -189,9 +209,14 @@ def usage(seen: Frame) -> list[list[str]]:
     for line in seen.lines:
         rate, unit = natural(line.rate, line.base_unit).split(" ", 1)
         total, _ = natural(line.total, line.base_unit).split(" ", 1)
-        whole, _, fraction = rate.partition(".")
-        rows.append([line.customer, line.dimension, f"{whole}.{fraction[:3]}" if fraction else whole, total, unit])
+        rows.append([line.customer, line.dimension, fixed(rate), total, unit])
     return rows
+
+
+def fixed(number: str) -> str:
+    """No more than three decimals."""
+    whole, _, fraction = number.partition(".")
+    return f"{whole}.{fraction[:3]}" if fraction else whole
 
 
 def once(seen: Frame) -> None:
@@ -203,7 +228,17 @@ def once(seen: Frame) -> None:
     lines(_footnote(seen))
 
 
-def live(take: Callable[[], Frame]) -> None:
+def watch(
+    take: Callable[[], _Frame], tell: Callable[[_Frame], None], paint: "Callable[[_Frame], Group]", *, once: bool
+) -> None:
+    """Show frames as they are taken, one on the other; or one, and that is all."""
+    if once:
+        tell(take())
+    else:
+        live(lambda: paint(take()))
+
+
+def live(draw: "Callable[[], Group]") -> None:
     """Redraw every two seconds until q or Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
@@ -212,30 +247,34 @@ def live(take: Callable[[], Frame]) -> None:
     try:
         with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as screen:
             while True:
-                screen.update(_drawn(take()), refresh=True)
+                screen.update(draw(), refresh=True)
                 if pressed(REFRESH_SECONDS) in (b"q", b"Q"):
                     return
     except KeyboardInterrupt:
         return
 
 
-def _drawn(seen: Frame) -> "Group":
+def draw(seen: Frame) -> "Group":
+    """One frame for the terminal."""
+    tables = [(DELIVERY, delivery(seen), (3, 4)), (USAGE, usage(seen), (2, 3))]
+    return drawn([*head(seen), *_footnote(seen)], tables)
+
+
+def drawn(said: list[str], tables: Sequence[tuple[Sequence[str], list[list[str]], Collection[int]]]) -> "Group":
+    """Lines, and below them tables: their columns, cells, and which columns stand flush right."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    def drawn(columns: tuple[str, ...], rows: list[list[str]], right: tuple[int, ...]) -> Table:
-        made = Table(box=box.SIMPLE_HEAD)
+    made = []
+    for columns, rows, right in tables:
+        made.append(Table(box=box.SIMPLE_HEAD))
         for number, name in enumerate(columns):
-            made.add_column(name, justify="right" if number in right else "left", no_wrap=True, overflow="ellipsis")
+            made[-1].add_column(name, justify="right" if number in right else "left", no_wrap=True, overflow="ellipsis")
         for row in rows:
-            made.add_row(*(Text(clean(cell)) for cell in row))
-        return made
-
-    said = [Text(clean(line)) for line in (*head(seen), *_footnote(seen))]
-    sinks, customers = drawn(DELIVERY, delivery(seen), (3, 4)), drawn(USAGE, usage(seen), (2, 3))
-    return Group(*said, sinks, customers, Text("q: leave"))
+            made[-1].add_row(*(Text(clean(cell)) for cell in row))
+    return Group(*(Text(clean(line)) for line in said), *made, Text("q: leave"))
 
 
 def _footnote(seen: Frame) -> list[str]:

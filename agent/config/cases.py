@@ -1,6 +1,7 @@
 """`check --cases FILE`: tests of attribution, written as YAML. This reads them; the CLI runs them.
 
-A file is a list: `- {resource: {unit: acme-web.service, slice: acme.slice}, expect: acme}`.
+A file is a list: `- {resource: {unit: acme-web.service, slice: acme.slice}, expect: acme}`, of a pod `- {resource:
+{namespace: acme-prod, pod: web-1, namespace_label.tenant: acme}, expect: acme}`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,9 +11,12 @@ from typing import Any
 from msgspec import Struct
 
 from agent.config.document import Document, Loc, Problem, parse, read, refuse, unknown_key
-from agent.config.scalars import shown
+from agent.config.scalars import LABEL_SETS, shown
 
-LABELS = ["unit", "slice", "cgroup", "uid", "property.X-..."]
+LABELS = ("unit", "slice", "cgroup", "uid", "namespace", "pod", "owner", "allowed_customers")
+SETS = {"property.X-": "...", **{f"{name}.": "KEY" for name in LABEL_SETS}}  # beginning → what stands for the rest
+KNOWN = [*LABELS, *(f"{prefix}{rest}" for prefix, rest in SETS.items())]
+_OF_A_POD = ("pod", "owner", "allowed_customers", *(f"{name}." for name in LABEL_SETS))
 
 
 class Case(Struct, frozen=True):
@@ -65,7 +69,9 @@ def _case_problems(document: Document, index: int, case: dict[str, Any]) -> Iter
         return
     for label, value in labels.items():
         loc: Loc = (index, "resource", label)
-        if label not in LABELS[:4] and not label.startswith("property.X-"):
-            yield document.problem(loc, unknown_key(label, LABELS))
+        if label not in LABELS and not any(label.startswith(prefix) and label != prefix for prefix in SETS):
+            yield document.problem(loc, unknown_key(label, KNOWN))
+        elif label.startswith(_OF_A_POD) and "namespace" not in labels:
+            yield document.problem(loc, "a label of a pod that is in no namespace. Add `namespace: ...`.")
         if not isinstance(value, str) and (isinstance(value, bool) or not isinstance(value, int) or label != "uid"):
             yield document.problem(loc, f"{shown(value)} is not text. Write the label's value, in quotes if need be.")

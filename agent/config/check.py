@@ -158,7 +158,8 @@ def _measured(config: Config, known: KnownMeters) -> Found:
         if any(isinstance(s, Kubernetes) and not measures(s, entry.meter) for s in config.sources) and elsewhere:
             text = "not told by a kubelet's summary. Write `basis: cgroup`, or remove it."
         elif elsewhere:
-            text = f"measured by the source kind {elsewhere[0]} only. Add `- {{kind: {elsewhere[0]}}}` to sources."
+            kinds_of = " or ".join(elsewhere)
+            text = f"measured by the source kind {kinds_of} only. Add `- {{kind: {elsewhere[0]}}}` to sources."
         else:
             close = get_close_matches(entry.meter, sorted(measured))
             near = f" Did you mean {' or '.join(close)}?" if close else ""

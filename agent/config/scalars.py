@@ -2,6 +2,7 @@
 
 import re
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -219,8 +220,10 @@ def _label_key(value: str) -> str:
 def _group_label(value: str) -> str:
     prefix, dot, key = value.partition(".")
     if value not in GROUP_LABELS and not (dot and prefix in LABEL_SETS and re.fullmatch(selector.KEY, key)):
-        known = ", ".join((*GROUP_LABELS, *(f"{name}.KEY" for name in LABEL_SETS)))
-        raise ValueError(f"{shown(value)} is not a label of any resource. Write one of {known}.")
+        known = (*GROUP_LABELS, *(f"{name}.KEY" for name in LABEL_SETS))
+        close = get_close_matches(value, known, n=1)
+        cure = f"Did you mean {close[0]}?" if close else f"Write one of {', '.join(known)}."
+        raise ValueError(f"{shown(value)} is not a label of any resource. {cure}")
     return value
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from agent.books import Row
 from agent.clock import ClockState
+from agent.model import Dimension
 from agent.record import nanoseconds
 from agent.spool.backlog import backlog, stuck
 from agent.spool.ledger import Ledger
@@ -45,6 +47,7 @@ class _Body(Struct):
 
 
 _body = msgspec.json.Decoder(_Body)
+_row = msgspec.json.Decoder(Row)
 
 
 def newest(db: Ledger, beyond: int, limit: int) -> Iterator[Used]:
@@ -128,6 +131,18 @@ def cursors(db: Ledger) -> dict[str, Cursor]:
     """How far each source is booked, by its id; without the listing."""
     rows: Iterable[tuple[str, bytes]] = db.execute("SELECT source, body FROM cursor ORDER BY source")
     return {source: msgspec.json.decode(body, type=Cursor) for source, body in rows}
+
+
+def pods(db: Ledger) -> Iterator[Row]:
+    """Everything that is read of pods and lives, or has an open window: its marks and its shares."""
+    rows: Iterable[tuple[bytes]] = db.execute("SELECT body FROM resource WHERE instr(body, ?)", (b'"pod_uid":',))
+    return (_row.decode(body) for (body,) in rows)
+
+
+def dimensions(db: Ledger) -> tuple[Dimension, ...]:
+    """What the agent that wrote last was measuring."""
+    kept = db.execute("SELECT value FROM meta WHERE name='plan'").get
+    return () if kept is None else msgspec.json.decode(kept, type=tuple[tuple[Dimension, ...], int])[0]
 
 
 def clock_state(db: Ledger) -> ClockState | None:

@@ -6,9 +6,10 @@ became of the records at each sink is in `deliveries`.
 
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 import msgspec
@@ -21,6 +22,9 @@ from agent.spool.erasure import is_erased, left_of
 from agent.spool.store import reader
 
 Ledger = apsw.Connection
+
+_parts = msgspec.json.Decoder(list[msgspec.Raw])
+_part = msgspec.json.Decoder(Evidence)
 
 
 class Entry(Struct, frozen=True):
@@ -178,19 +182,27 @@ def evidence(db: Ledger, seq: int) -> tuple[Evidence, ...] | None:
 def of_resource(db: Ledger, name: str, limit: int) -> list[tuple[Entry, Evidence]]:
     """The newest `limit` records that a resource is part of, oldest first, each with its part. By name or key."""
     found: list[tuple[Entry, Evidence]] = []
-    rows = db.execute(
-        "SELECT seq, n, closed, crc, r.body, kind, start, e.body FROM record AS r JOIN evidence AS e USING(seq)"
-        " ORDER BY seq DESC"
-    )
-    needle = msgspec.json.encode(name).strip(b'"')
-    for *row, packed in rows:
-        if needle not in zlib.decompress(packed):  # most are not of this resource: do not decode them
-            continue
-        parts = [part for part in _evidence(packed) if name in (part.resource.name, part.resource.key)]
-        found += [(_entry(row), part) for part in parts]
+    for entry, evidence in mentioning(db, {msgspec.json.encode(name).strip(b'"')}):
+        found += [(entry, part) for part in evidence if name in (part.resource.name, part.resource.key)]
         if len(found) >= limit:
             break
     return found[::-1]
+
+
+def mentioning(db: Ledger, words: Collection[bytes]) -> Iterator[tuple[Entry, tuple[Evidence, ...]]]:
+    """Records that have one of `words` in their body or evidence, the newest first, with those parts of the evidence.
+
+    All of the ledger is read, and of what does not fit nothing is decoded. Words may be added on the way.
+    """
+    rows: Iterable[tuple[Any, ...]] = db.execute(
+        "SELECT seq, n, closed, crc, r.body, kind, start, e.body FROM record AS r LEFT JOIN evidence AS e USING(seq)"
+        " ORDER BY seq DESC"
+    )
+    for *row, packed in rows:
+        body, proof = row[4], zlib.decompress(packed) if packed is not None else b"[]"
+        if any(word in proof or word in body for word in words):
+            parts = [raw for part in _parts.decode(proof) if any(word in (raw := bytes(part)) for word in words)]
+            yield _entry(row), tuple(_part.decode(part) for part in parts)
 
 
 class Act(Struct, frozen=True):

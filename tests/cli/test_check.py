@@ -118,6 +118,38 @@ def test_a_failed_case_says_who_got_it_and_why(path: Path) -> None:
     ]
 
 
+PODS = """\
+agent: {data_dir: /nowhere/data, run_dir: /nowhere/run}
+sources: [{kind: cgroups, include: ["a/*"]}]
+meters: [{meter: cpu.time}]
+customers:
+  - {id: acme, match: [{namespace: acme-*}, {namespace_labels: "tenant=acme,!trial"}], ids: {bill: cus_1}}
+  - {id: globex, match: [{node_labels: pool=globex}]}
+attribution:
+  customer_labels: {namespace: billing/customer}
+  pod_labels: {keys: [paigoCustomerId]}
+sinks: [{id: bill, kind: cloudevents, role: copy, url: https://bill.example/x}]
+"""
+
+
+def test_cases_may_be_pods(path: Path) -> None:
+    """By every label that a rule may ask of a pod, and by what its namespace allows it to say."""
+    path.write_text(PODS)
+    file = cases(
+        path,
+        "{resource: {namespace: acme-prod, pod: web-1, owner: Deployment/web}, expect: acme}",
+        "{resource: {namespace: x, namespace_label.tenant: acme}, expect: acme}",
+        "{resource: {namespace: x, namespace_label.tenant: acme, namespace_label.trial: 'yes'}, expect: unattributed}",
+        "{resource: {namespace: x, node_label.pool: globex}, expect: globex}",
+        "{resource: {namespace: x, node_label.pool: globex, namespace_label.billing/customer: acme}, expect: acme}",
+        "{resource: {namespace: x, pod_label.paigoCustomerId: acme}, expect: unattributed}",
+        "{resource: {namespace: x, pod_label.paigoCustomerId: cus_1, allowed_customers: 'globex, acme'}, expect: acme}",
+    )
+    code, said = check(path, "--cases", file)
+    assert code == 0, said
+    assert "7 of 7 cases pass" in said
+
+
 def test_cases_that_are_none_are_a_problem(path: Path) -> None:
     """Exit 2, as for a bad configuration."""
     code, said = check(path, "--cases", cases(path, "{resource: {pid: 1}, expect: acme}"))

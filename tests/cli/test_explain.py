@@ -176,7 +176,7 @@ def test_a_name_that_is_nothing_is_an_error_with_a_cure(stage: Stage, ask: Ask, 
 
 def test_a_kind_that_is_none_is_a_usage_error(stage: Stage, ask: Ask) -> None:
     """Two words, the first unknown: exit 2, and the known ones are listed."""
-    assert "record, customer, resource" in ask("explain", "pod", "web", code=2)
+    assert "record, customer, resource, pod" in ask("explain", "node", "web", code=2)
 
 
 def test_programs_get_the_same_as_json(stage: Stage, ask: Ask) -> None:

@@ -18,6 +18,7 @@ COMMANDS = (
     "quickstart",
     "run",
     "schema",
+    "simulate",
     "sink discard",
     "sink drain",
     "sink ls",

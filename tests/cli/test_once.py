@@ -10,6 +10,7 @@ from agent.cli.app import app
 from agent.cli.once import Once, once
 from agent.config import parse
 from agent.kinds import KINDS
+from agent.sources.kubernetes.meters import SUMMARY
 
 HOST = """\
 agent: {{data_dir: {0}/data, run_dir: {0}/run}}
@@ -52,7 +53,8 @@ def test_it_prints_a_table_or_json(tmp_path: Path) -> None:
 def test_the_catalogue_has_every_meter_with_its_formula() -> None:
     """What the sources measure is what is listed."""
     listed = json.loads(CliRunner().invoke(app, ["meters", "--json"]).output)
-    assert [(m["source"], m["name"]) for m in listed] == [(kind, m.name) for kind, ms in KINDS.items() for m in ms]
+    kinds = {**KINDS, "kubernetes, basis: summary": SUMMARY}
+    assert [(m["source"], m["name"]) for m in listed] == [(kind, m.name) for kind, ms in kinds.items() for m in ms]
     assert all(m["unit"] and m["formula"] for m in listed)
     people = CliRunner().invoke(app, ["meters"]).output
     assert all(m["name"] in people and m["note"] in people for m in listed)
@@ -63,6 +65,9 @@ def test_the_kinds_of_sources_and_sinks_have_their_keys() -> None:
     sources = {s["kind"]: s for s in json.loads(CliRunner().invoke(app, ["sources", "--json"]).output)}
     assert sources.keys() == KINDS.keys()
     assert [key["name"] for key in sources["cgroups"]["keys"]] == ["id", "root", "include", "anchors"]
+    assert {"root", "basis", "network", "kubelet", "kubeconfig"} <= {
+        key["name"] for key in sources["kubernetes"]["keys"]
+    }
     file, events = json.loads(CliRunner().invoke(app, ["sinks", "--json"]).output)
     assert [file["kind"], events["kind"]] == ["file", "cloudevents"]
     assert all(key["meaning"] for key in (*file["keys"], *events["keys"]))

@@ -38,6 +38,14 @@ def test_cases_are_read_with_their_lines(tmp_path: Path) -> None:
             "- {resource: {unit: 7}, expect: a}",
             ": [0].resource.unit: 7 is not text. Write the label's value, in quotes if need be.",
         ),
+        (
+            "- {resource: {namespace: a, namespace_label.: b}, expect: a}",
+            ": [0].resource.namespace_label.: unknown key. Did you mean namespace_label.KEY?",
+        ),
+        (
+            "- {resource: {namespace_label.tenant: b}, expect: a}",
+            ": [0].resource.namespace_label.tenant: a label of a pod that is in no namespace. Add `namespace: ...`.",
+        ),
         ("- {resource: {uid: 1, uid: 2}, expect: a}", ": [0].resource.uid: written twice, first on line 1. Keep one."),
     ],
 )

@@ -20,6 +20,7 @@ def _meters(*names: str) -> tuple[Meter, ...]:
 KNOWN = {
     "host": _meters("host.cpu.time", "host.network.transmit_bytes"),
     "cgroups": _meters("cpu.time", "memory.working_set", "io.read"),
+    "kubernetes": _meters("cpu.time", "memory.working_set", "io.read"),
 }
 SECTIONS = {
     "sources": "sources: [{kind: cgroups, include: [a.slice/*]}]",

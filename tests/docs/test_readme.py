@@ -35,7 +35,7 @@ def listed() -> dict[str, set[str]]:
     """Every command of the README's table with the options that stand beside it."""
     found = {}
     for cell, _ in table(section(README, "Command line")):
-        name = re.match(r"`metering-agent ([a-z-]+(?: [a-z-]+)?)", cell)
+        name = re.match(r"`metering-agent ([a-z-]+(?: [a-z][a-z-]*)?)", cell)
         assert name, cell
         found[name[1]] = set(re.findall(r"--[a-z-]+", cell))
     return found

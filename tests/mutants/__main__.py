@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutants import Mutant, attributing, delivery, measuring, metadata, pods, summary
+from tests.mutants import Mutant, attributing, delivery, measuring, metadata, pods, summary, telling
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = tuple(
-    mutant for module in (measuring, pods, metadata, summary, attributing, delivery) for mutant in module.MUTANTS
+    mutant
+    for module in (measuring, pods, metadata, summary, attributing, delivery, telling)
+    for mutant in module.MUTANTS
 )
 FAST = ("tests/delivery", "tests/laws", "tests/spool", "tests/sources")
 SECONDS = 240

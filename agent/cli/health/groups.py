@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -34,23 +35,25 @@ def cgroups(cfg: Config) -> tuple[list[Check], int]:
     for section in cfg.sources:
         if isinstance(section, Cgroups):
             layout = Layout(str(section.root))
-            found += _layout(section, layout)
+            found += hierarchies(section.id, layout)
             under = _walk(section, layout)
             directories += under.directories
-            found += _anchors(section, layout)
+            found += anchors(section.closed(), layout)
             found += _patterns(under)
-            found += _files(cfg, section, layout, under)
+            aspects = frozenset(a for a in ("limit", "request") if any(a in entry.policy for entry in cfg.meters))
+            found += files(cfg, section.root, layout, under.metered, aspects)
             found += _named(section, layout, under)
     return found, directories
 
 
-def _layout(section: Cgroups, layout: Layout) -> Iterator[Check]:
+def hierarchies(source: str, layout: Layout) -> Iterator[Check]:
+    """How the cgroups that a source reads are mounted."""
     kind = "v2" if not layout.v1 else "hybrid" if layout.unified is not None else "v1"
     counted = layout.unified is not None or "cpuacct" in layout.v1
     names = " ".join(sorted(layout.v1)) if layout.v1 else _controllers(layout)
     found = f"{kind} at {layout.base}: {names}" if counted else f"none at {layout.base}"
-    cure = f"Mount the machine's cgroups there, or correct sources[{section.id}].root."
-    yield judged("cgroups", f"hierarchies of {section.id}", "required", counted, found, cure)
+    cure = f"Mount the machine's cgroups there, or correct sources[{source}].root."
+    yield judged("cgroups", f"hierarchies of {source}", "required", counted, found, cure)
 
 
 def _controllers(layout: Layout) -> str:
@@ -80,8 +83,9 @@ def _walk(section: Cgroups, layout: Layout) -> Under:
     return under
 
 
-def _anchors(section: Cgroups, layout: Layout) -> Iterator[Check]:
-    for anchor in section.closed():
+def anchors(paths: Iterable[str], layout: Layout) -> Iterator[Check]:
+    """Whether they are there, and whether only root can make groups in them."""
+    for anchor in paths:
         what = f"anchor {anchor}"
         hierarchy = layout.cpu(anchor)
         if hierarchy is None:
@@ -104,24 +108,23 @@ def _patterns(under: Under) -> Iterator[Check]:
         yield judged("cgroups", f"include {pattern}", "optional", count > 0, f"{count:,} groups", cure)
 
 
-def _files(cfg: Config, section: Cgroups, layout: Layout, under: Under) -> Iterator[Check]:
+def files(cfg: Config, root: Path, layout: Layout, metered: Sequence[str], aspects: frozenset[str]) -> Iterator[Check]:
     """Of each meter that is asked for, whether any metered group has its file: a controller may be off."""
     wanted = frozenset(entry.meter for entry in cfg.meters)
-    aspects = frozenset(a for a in ("limit", "request") if any(a in entry.policy for entry in cfg.meters))
-    for form in formats(layout, Devices(str(section.root)), wanted, aspects):
+    for form in formats(layout, Devices(str(root)), wanted, aspects):
         hierarchy = layout.controller(form.controller)
         what = (
             f"{', '.join(m for m in form.meters if m in wanted)}{'' if form.aspect == 'usage' else f' {form.aspect}'}"
         )
-        if not under.metered:
+        if not metered:
             yield judged("cgroups", what, "optional", None, "no metered group to look at")
             continue
         having = sum(
             hierarchy is not None
             and any(all(os.path.exists(f"{hierarchy.directory(p)}/{f}") for f in files) for files in form.files)  # noqa: PTH110
-            for p in under.metered
+            for p in metered
         )
-        found = f"{having:,} of {len(under.metered):,} metered groups have the files of controller {form.controller}"
+        found = f"{having:,} of {len(metered):,} metered groups have the files of controller {form.controller}"
         cure = f"Switch the controller on, under systemd by `{_accounting(form.controller)}=yes` in the slice or unit."
         yield judged("cgroups", what, "required", having > 0, found, cure)
 
