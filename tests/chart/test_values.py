@@ -116,6 +116,30 @@ def test_a_policy_that_guards_nothing_is_refused() -> None:
 
 
 @pytest.mark.real
+def test_every_label_that_a_customer_is_found_by_is_guarded() -> None:
+    """Whatever Kubernetes' syntax of selectors can say, beside what names customers outright."""
+    selectors = {"namespace_labels": "tenant in (acme, b-c),x.io/y!=z, !gone", "pod_labels": "app==web,exists"}
+    config = {
+        "customers": [
+            {"id": "acme", "match": [{"namespace": "a"}, selectors, {"namespace_labels": "tenant notin (c)"}]}
+        ],
+        "attribution": {"pod_labels": {"keys": ["paigoCustomerId"], "allow_annotation": "billing/allowed"}},
+    }
+    policies = {"enabled": True, "groups": ["platform"], "keys": ["own"]}
+    objects = render({"admissionPolicy": policies, "config": config})
+    guards = [each["spec"] for each in objects if each["kind"] == "ValidatingAdmissionPolicy"]
+    assert len(guards) == 3
+    for spec in guards:
+        keys = {each["name"]: each["expression"] for each in spec["variables"]}["keys"]
+        assert json.loads(keys) == sorted(
+            {
+                *("billing/customer", "paigoCustomerId", "billing/allowed", "own"),
+                *("tenant", "x.io/y", "gone", "app", "exists"),
+            }
+        )
+
+
+@pytest.mark.real
 def test_the_chart_can_be_part_of_another() -> None:
     """helm then hands it `global`."""
     assert render({"global": {"imageRegistry": "elsewhere"}}) == render()

@@ -67,3 +67,13 @@
 {{- end }}
 {{- uniq $paths | toJson }}
 {{- end }}
+
+{{/* What `config` may refer to. */}}
+{{- define "metering-agent.environment" -}}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- name: POD_IP
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+- name: HOST_IP
+  valueFrom: {fieldRef: {fieldPath: status.hostIP}}
+{{- end }}
