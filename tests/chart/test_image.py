@@ -11,7 +11,7 @@ import pytest
 
 from agent import __version__
 from agent.cli import DEFAULT_CONFIG
-from tests.docs.pages import ROOT, page, tracked
+from tests.docs.pages import ROOT, page, section, tracked
 
 ENTRY = "/opt/metering-agent/bin/metering-agent"
 
@@ -40,6 +40,11 @@ def test_the_linter_has_nothing_to_say() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_readme_builds_the_version_that_the_chart_asks_for() -> None:
+    """An image of another tag is never found."""
+    assert f"/metering-agent:{__version__} ." in section(page("README.md"), "Kubernetes")
 
 
 def test_both_stages_begin_with_one_python_of_an_exact_version() -> None:

@@ -50,7 +50,7 @@ def unsound(tests: Sequence[str]) -> str | None:
 
 
 def first_failure(where: Path, tests: Sequence[str]) -> str | None:
-    """The first of `tests` that fails in the copy at `where`, or None. Those of the chart run all, marked real or not."""
+    """The first of `tests` that fails in the copy at `where`, or None; of the chart's, real ones too."""
     chart = [test for test in tests if test.startswith(packaging.NEAR)]
     others = [test for test in tests if test not in chart]
     return (_first(where, "not fault", chart) if chart else None) or (
