@@ -293,7 +293,7 @@ class Daemon:
 
         def answer(act: Act) -> control.Answer:
             async def done(who: str, arguments: Mapping[str, object]) -> object:
-                said = await self._on_thread(act, self.outbox, self._billing, who, arguments)
+                said = await self._on_thread(act, self.outbox, self.metering.moment, who, arguments)
                 await self._adopt_sinks(self.config)  # one may have ended
                 self.drains.stirred.set()
                 return said

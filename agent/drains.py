@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from agent.delivery.drain import Drain
@@ -12,7 +11,6 @@ from agent.model import NS_PER_S
 from agent.outlets import Outlet
 from agent.reporting import Reporter, SinkStock, Stock
 from agent.sinks import Sink
-from agent.sources import kernel
 from agent.spool.outbox import Outbox
 from agent.spool.remainders import close_out
 from agent.spool.thread import OnThread
@@ -71,8 +69,7 @@ class Drains:
             outlet.route,
             self._outbox,
             self._on_thread,
-            billing=lambda: self._metering.clock.at(kernel.boottime()),
-            monotonic=time.monotonic_ns,
+            now=self._metering.moment,
             chance=random.random,
             told=self._reporter.turned,
             freezes=outlet.freezes,
@@ -128,7 +125,7 @@ class Drains:
             await either(self.stirred, self._metering.plan.interval / NS_PER_S)
 
     def _take_stock(self, retention: tuple[int, int]) -> Stock:
-        spool, now = self._outbox.spool, time.time_ns()
+        spool, now = self._outbox.spool, self._metering.moment().billing  # no step of the wall clock ends a retention
         spool.maintain(now, *retention, self._metering.plan.hold)
         sinks = {}
         for sink, standing in self._outbox.sinks().items():
@@ -140,8 +137,7 @@ class Drains:
             waits = running is not None and not running[0].freezes and not self._outbox.has_open(standing)
             sinks[sink] = SinkStock(records, oldest, stuck, max_age, ends or waits)
             if running is not None and running[0].close_after is not None:
-                billing = self._metering.clock.at(kernel.boottime())
-                close_out(self._outbox, standing, billing - running[0].close_after)
+                close_out(self._outbox, standing, now - running[0].close_after)
         levels = SpoolLevels(
             open_windows=self._metering.books.open_windows(),
             size=spool.bytes,

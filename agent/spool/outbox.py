@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from agent.clock import Moment
 from agent.record import with_seq
 from agent.spool.backlog import backlog, stuck
 from agent.spool.space import make_room
@@ -45,10 +46,10 @@ class Item(Struct, frozen=True, gc=False):
 
 
 class Submission(Struct, frozen=True):
-    """What one sink is to be sent, frozen before its first byte leaves. Times in ns of billing time.
+    """What one sink is to be sent, frozen before its first byte leaves. `prepared` in ns of billing time.
 
     `attempts` and `tainted` are as they stood before the attempt that is to be made: `tainted` is when the first one
-    began that may have left and was not definitely refused; None if there was none.
+    began that may have left and was not definitely refused, ns of elapsed time; None if there was none.
     """
 
     id: int
@@ -179,7 +180,7 @@ class Outbox:
         batches: int,
         max_batch: int,
         max_bytes: int,
-        now: int,
+        now: Moment,
     ) -> list[Submission]:
         """Render the next records it is owed into at most so many submissions. Inside a transaction.
 
@@ -196,7 +197,7 @@ class Outbox:
                 break
             position = position if waiting else seq
             if zlib.crc32(body) != crc:
-                self._quarantine(sink, seq, body, now)
+                self._quarantine(sink, seq, body, now.billing)
                 continue
             rendered = render(seq, kind, body)
             if rendered is None:
@@ -212,7 +213,7 @@ class Outbox:
         frozen = [self._freeze(sink, group, now) for group in groups]
         self._db.executemany(
             "INSERT OR REPLACE INTO item(sink, seq, outcome, at, why) VALUES(?,?,?,?,?)",
-            [(sink.number, u.seq, u.outcome, now, u.why) for u in unsent],
+            [(sink.number, u.seq, u.outcome, now.billing, u.why) for u in unsent],
         )
         self._db.executemany("DELETE FROM item WHERE sink=? AND seq=?", [(sink.number, seq) for seq in moot])
         looked: list[Draft | Unsent] = [*chain(*groups), *unsent]
@@ -244,11 +245,11 @@ class Outbox:
         end = sys.maxsize if sink.until is None else sink.until
         return list(self._db.execute(query, (sink.position, end, sink.number, limit)))
 
-    def _freeze(self, sink: Standing, drafts: Sequence[Draft], now: int) -> Submission:
+    def _freeze(self, sink: Standing, drafts: Sequence[Draft], now: Moment) -> Submission:
         name = _name(self.spool.identity.epoch, drafts[0].seq, drafts[-1].seq)
         self._db.execute(
             "INSERT INTO submission(sink, name, first, last, prepared, attempts, due) VALUES(?,?,?,?,?,0,?)",
-            (sink.number, name, drafts[0].seq, drafts[-1].seq, now, now),
+            (sink.number, name, drafts[0].seq, drafts[-1].seq, now.billing, now.elapsed),
         )
         number = self._db.last_insert_rowid()
         self._db.executemany(
@@ -256,12 +257,15 @@ class Outbox:
             [(sink.number, d.seq, number, d.payload if d.kept else None, d.rounding) for d in drafts],
         )
         items = tuple(Item(d.seq, d.payload) for d in drafts)
-        return Submission(number, sink.number, name, drafts[0].seq, drafts[-1].seq, now, 0, None, items)
+        return Submission(number, sink.number, name, drafts[0].seq, drafts[-1].seq, now.billing, 0, None, items)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def due(self, sink: Standing, now: int, limit: int, beside: Collection[int]) -> list[Submission]:
-        """Frozen submissions whose time has come, oldest first, without those `beside` that are under way."""
+        """Frozen submissions whose time has come, oldest first, without those `beside` that are under way.
+
+        `now` in elapsed time, as are all times below of when something is due or left.
+        """
         rows = self._db.execute(
             f"{_SUBMISSION} WHERE sink=? AND settled IS NULL AND due<=? ORDER BY due, id LIMIT ?",
             (sink.number, now, limit + len(beside)),
@@ -319,19 +323,19 @@ class Outbox:
         """It is to be sent again at `due`. `tainted` stands as the attempt has left it."""
         self._db.execute("UPDATE submission SET due=?, tainted=? WHERE id=?", (due, tainted, submission.id))
 
-    def split(self, submission: Submission, groups: Sequence[Sequence[int]], tainted: int | None, now: int) -> None:
+    def split(self, submission: Submission, groups: Sequence[Sequence[int]], tainted: int | None, now: Moment) -> None:
         """Its items go on in as many submissions, each as it was frozen and with the same past."""
         for group in groups:
             self._db.execute(
                 "INSERT INTO submission(sink, parent, name, first, last, prepared, attempts, tainted, due)"
                 " SELECT sink, id, ?, ?, ?, prepared, attempts, ?, ? FROM submission WHERE id=?",
-                (_name(submission.name, group[0], group[-1]), group[0], group[-1], tainted, now, submission.id),
+                (_name(submission.name, group[0], group[-1]), group[0], group[-1], tainted, now.elapsed, submission.id),
             )
             self._db.executemany(
                 "UPDATE item SET submission=? WHERE sink=? AND seq=?",
                 [(self._db.last_insert_rowid(), submission.sink, seq) for seq in group],
             )
-        self._db.execute("UPDATE submission SET settled=? WHERE id=?", (now, submission.id))
+        self._db.execute("UPDATE submission SET settled=? WHERE id=?", (now.billing, submission.id))
 
     # -- remainders ------------------------------------------------------------------------------------------------
 

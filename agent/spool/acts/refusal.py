@@ -1,5 +1,6 @@
 """What has surely not arrived: it is rendered anew, or never sent."""
 
+from agent.clock import Moment
 from agent.errors import AgentError
 from agent.spool.acts.choice import Choice, Done, done, leave_past, numbers, some, state_at
 from agent.spool.deliveries import DUE
@@ -11,7 +12,7 @@ from agent.spool.schema import STUCK
 REFUSED = ("rejected", "unrouted", "dropped", "conflict")  # the sink surely did not take these from us
 
 
-def requeue(outbox: Outbox, wanted: Choice, now: int) -> Done:
+def requeue(outbox: Outbox, wanted: Choice, now: Moment) -> Done:
     """Let what was refused be rendered again, by today's configuration."""
     sink, seqs = some(outbox, wanted, REFUSED)
     db = outbox.spool.db
@@ -25,18 +26,18 @@ def requeue(outbox: Outbox, wanted: Choice, now: int) -> Done:
         held = "SELECT reason FROM held WHERE ? BETWEEN first AND last"
         for (reason,) in db.execute(held, (seq,)):
             raise AgentError(f"record {seq} is held: {reason}. First: `metering-agent spool resolve {seq}`.")
-        _withdraw(outbox, sink, seq, now)
+        _withdraw(outbox, sink, seq, now.billing)
     query = "UPDATE item SET outcome=NULL, at=NULL, why=NULL WHERE sink=? AND seq=?"
     db.executemany(query, [(sink.number, seq) for seq in seqs])
     return done(f"{numbers(seqs)} at {sink.id}", len(seqs))
 
 
-def drop(outbox: Outbox, wanted: Choice, now: int) -> Done:
+def drop(outbox: Outbox, wanted: Choice, now: Moment) -> Done:
     """Never send these to this sink (again)."""
     sink, seqs = some(outbox, wanted, STUCK)
     for seq in seqs:
-        _drop(outbox, sink, seq, wanted.reason, now)
-    settle_empty(outbox.spool.db, now)
+        _drop(outbox, sink, seq, wanted.reason, now.billing)
+    settle_empty(outbox.spool.db, now.billing)
     return done(f"{numbers(seqs)} at {sink.id}", len(seqs))
 
 
