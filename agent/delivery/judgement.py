@@ -8,11 +8,13 @@ with `retry` was surely not taken: the back end has read it and said so.
 A batch is split after a definite refusal of all of it; after any other only where the sink knows single records again
 (`key: record`), and still knows these: it discards by itself what it took the first time. A record that is alone and
 still refused is rejected, definitely refused or not, for then the back end has said what is wrong with this very one.
+A batch that is called a duplicate without a word on its records is split, too: one of them was known, and the others
+may have been turned away with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent.clock import Age
 from agent.sinks import Answer, Terms
@@ -30,6 +32,8 @@ class Verdict(Struct, frozen=True):
 
 def judge(submission: Submission, answer: Answer, terms: Terms, began: int, age: Callable[[int], Age]) -> Verdict:
     """What an attempt that began at `began` comes to. `age`: of a time, when it was answered."""
+    if answer.outcome == "duplicate" and not answer.items and terms.splits and len(submission.items) > 1:
+        answer = structs.replace(answer, outcome="split", definite=True)  # of one of them, it does not say which
     refused = answer.definite or not answer.left  # whatever it does not name was surely not taken
     settled: dict[int, tuple[Settled, str]] = {}
     open_: list[int] = []

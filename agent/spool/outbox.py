@@ -16,6 +16,7 @@ from msgspec import Struct
 from agent.clock import Moment
 from agent.record import with_seq
 from agent.spool.backlog import backlog, stuck
+from agent.spool.remembered import remember, remembered
 from agent.spool.space import make_room
 from agent.spool.store import Spool
 from agent.spool.transaction import transaction
@@ -85,6 +86,7 @@ class Unsent(Struct, frozen=True, gc=False):
 Rendered = Draft | Unsent | None
 """None: this sink is not concerned."""
 
+
 _Frozen = tuple[int, int, str, int, int, int, int, int | None]
 _SUBMISSION = "SELECT id, sink, name, first, last, prepared, attempts, tainted FROM submission"
 
@@ -115,19 +117,22 @@ class Outbox:
     def register(self, sink: str, kind: str, role: str, section: bytes, *, since: int | None) -> Standing:
         """Make a sink known, or its configuration new. It starts at records closed from `since` on; None: from now.
 
-        One that was to end goes on instead: what closed meanwhile was not its own, and only what it was owed stays so.
+        One that was to end goes on instead, unless a person has ended it: what closed meanwhile was not its own, and
+        only what it was owed stays so. One that was removed has its number again: no record is sent it twice.
         """
         with self.transaction():
-            known = self.sinks().get(sink)
+            known, beyond = self.sinks().get(sink), remembered(self._db)
             if known is None:
                 began = self._last_closed_before(since)
+                number, _ = beyond.former.pop(sink, (None, ""))
                 self._db.execute(
-                    "INSERT INTO sink(id, kind, role, section, began, position) VALUES(?,?,?,?,?,?)",
-                    (sink, kind, role, section, began, began),
+                    "INSERT INTO sink(number, id, kind, role, section, began, position) VALUES(?,?,?,?,?,?,?)",
+                    (number, sink, kind, role, section, began, began),
                 )
+                remember(self._db, beyond)
             else:
                 self._db.execute("UPDATE sink SET kind=?, role=?, section=? WHERE id=?", (kind, role, section, sink))
-                if known.until is not None:
+                if known.until is not None and sink not in beyond.drained:
                     self._await(known, known.position + 1, known.until)
                     query = "UPDATE sink SET position=max(position, ?), until=NULL WHERE id=?"
                     self._db.execute(query, (self.last(), sink))
@@ -142,7 +147,12 @@ class Outbox:
         self._db.execute("UPDATE sink SET paused=? WHERE number=?", (paused, sink.number))
 
     def remove(self, sink: Standing) -> None:
-        """Forget a sink. What became of its records stays written."""
+        """Forget a sink, but for its number: what became of its records stays written under it."""
+        beyond = remembered(self._db)
+        beyond.former[sink.id] = sink.number, sink.role
+        beyond.drained.discard(sink.id)
+        beyond.destinations.pop(sink.id, None)
+        remember(self._db, beyond)
         self._db.execute("DELETE FROM sink WHERE number=?", (sink.number,))
 
     def last(self) -> int:
@@ -154,6 +164,24 @@ class Outbox:
             return self.last()
         query = "SELECT coalesce(max(seq), 0) FROM record WHERE closed < ?"
         return int(str(self._db.execute(query, (since,)).get))
+
+    # -- who bills what ------------------------------------------------------------------------------------------------
+
+    def others(self, sink: Standing) -> list[int]:
+        """The numbers of the other billing sinks that there are, or were."""
+        there = [other.number for other in self.sinks().values() if other.role == "billing"]
+        former = [number for number, role in remembered(self._db).former.values() if role == "billing"]
+        return [number for number in there + former if number != sink.number]
+
+    def is_at(self, sinks: Sequence[int], seq: int) -> bool:
+        """Whether one of these has it: waiting, under way or settled."""
+        query = "SELECT 1 FROM item WHERE sink=? AND seq=? AND outcome IS NOT 'unrouted'"
+        return any(self._db.execute(query, (sink, seq)).get is not None for sink in sinks)
+
+    def offer(self, sink: str, seq: int) -> None:
+        """Let a record wait for a sink that has passed it over; what that has, or will see by itself, stays."""
+        query = "INSERT OR IGNORE INTO item(sink, seq) SELECT number, ? FROM sink WHERE id=? AND position>=?"
+        self._db.execute(query, (seq, sink, seq))
 
     # -- what is owed ----------------------------------------------------------------------------------------------
 

@@ -230,7 +230,8 @@ def test_over_any_answers_the_laws_hold(script: list[tuple[Answer, int]], terms:
         assert one.tainted == first
         open_ = seqs - verdict.settled.keys()
         unnamed = [seq for seq in open_ if answer.items.get(seq, ("ambiguous", ""))[0] == "ambiguous"]
-        if first is None and unnamed and answer.left and not answer.definite:
+        turned_away = answer.definite or (answer.outcome == "duplicate" and not answer.items)
+        if first is None and unnamed and answer.left and not turned_away:
             first = began
         if open_:
             assert verdict.tainted == first
@@ -238,7 +239,7 @@ def test_over_any_answers_the_laws_hold(script: list[tuple[Answer, int]], terms:
         assert "duplicate" not in outcomes or one.tainted is not None
         assert not open_ or terms.dedupe_horizon != 0 or verdict.tainted is None
         assert not verdict.groups or terms.splits
-        assert not verdict.groups or answer.definite or not answer.left or terms.key == "record"
+        assert not verdict.groups or turned_away or not answer.left or terms.key == "record"
         assert all(verdict.groups)
 
 
@@ -268,3 +269,15 @@ def test_a_step_of_the_clock_neither_stretches_a_horizon_nor_has_anything_sent_a
     moment = Moment(NOON + HOUR + stepped, NOON + HOUR)
     assert forgotten(NOON, Terms(max_batch=1, dedupe_horizon=HOUR), moment.age)
     assert not forgotten(NOON, Terms(max_batch=1, dedupe_horizon=2 * HOUR), moment.age)
+
+
+@pytest.mark.parametrize("tainted", [None, NOON - HOUR])
+def test_a_batch_that_is_called_a_duplicate_is_split_until_it_is_known_which(tainted: int | None) -> None:
+    """L9: the others may have been turned away with the one that was known: they were lost as delivered."""
+    known = Answer(outcome="duplicate", why="409")
+    verdict = judged(submission([1, 2, 3], tainted=tainted), known)
+    assert verdict == Verdict({}, ((1, 2), (3,)), tainted, "split")
+    named = structs.replace(known, outcome="delivered", items={2: ("duplicate", "seen")})
+    assert settled(judged(submission([1, 2], tainted=NOON), named)) == {1: "delivered", 2: "duplicate"}
+    whole = judged(submission([1, 2], tainted=tainted), known, WHOLE)
+    assert set(settled(whole).values()) == {"conflict" if tainted is None else "duplicate"}

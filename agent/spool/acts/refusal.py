@@ -2,11 +2,10 @@
 
 from agent.clock import Moment
 from agent.errors import AgentError
-from agent.spool.acts.choice import Choice, Done, done, leave_past, numbers, some, state_at
+from agent.spool.acts.choice import Choice, Done, done, numbers, some, state_at, withdraw
 from agent.spool.deliveries import DUE
 from agent.spool.epoch import settle_empty
 from agent.spool.outbox import Outbox, Standing
-from agent.spool.remainders import give_back
 from agent.spool.schema import STUCK
 
 REFUSED = ("rejected", "unrouted", "dropped", "conflict")  # the sink surely did not take these from us
@@ -26,7 +25,7 @@ def requeue(outbox: Outbox, wanted: Choice, now: Moment) -> Done:
         held = "SELECT reason FROM held WHERE ? BETWEEN first AND last"
         for (reason,) in db.execute(held, (seq,)):
             raise AgentError(f"record {seq} is held: {reason}. First: `metering-agent spool resolve {seq}`.")
-        _withdraw(outbox, sink, seq, now.billing)
+        withdraw(outbox, sink, seq, now.billing)
     query = "UPDATE item SET outcome=NULL, at=NULL, why=NULL WHERE sink=? AND seq=?"
     db.executemany(query, [(sink.number, seq) for seq in seqs])
     return done(f"{numbers(seqs)} at {sink.id}", len(seqs))
@@ -52,21 +51,12 @@ def _drop(outbox: Outbox, sink: Standing, seq: int, reason: str, now: int) -> No
         "SELECT 1 FROM item AS i JOIN submission AS s ON s.id=i.submission WHERE i.sink=? AND seq=? AND tainted NOTNULL"
     )
     if state != "ambiguous" and not (state == "leaving" and db.execute(query, (sink.number, seq)).get):
-        _withdraw(outbox, sink, seq, now)
+        withdraw(outbox, sink, seq, now)
     db.execute(
         "INSERT INTO item(sink, seq, outcome, at, why) VALUES(?,?,'dropped',?,?) ON CONFLICT DO UPDATE"
         " SET outcome=excluded.outcome, at=excluded.at, why=excluded.why",
         (sink.number, seq, now, reason),
     )
-
-
-def _withdraw(outbox: Outbox, sink: Standing, seq: int, now: int) -> None:
-    """Undo the rendering of what has surely not arrived, its rounding too (DESIGN §4), and leave its past behind."""
-    db = outbox.spool.db
-    give_back(outbox, sink, seq, now)
-    leave_past(outbox, sink, seq, now)
-    query = "UPDATE item SET submission=NULL, payload=NULL, rounding=NULL WHERE sink=? AND seq=?"
-    db.execute(query, (sink.number, seq))
 
 
 def _item(outbox: Outbox, sink: Standing, seq: int) -> tuple[str | None, int | None]:

@@ -7,15 +7,18 @@ from agent.spool.acts.choice import Done, OfSink, sink_of
 from agent.spool.deliveries import DUE, ITEM, STATE, sink_states
 from agent.spool.epoch import settle_empty
 from agent.spool.outbox import Outbox
+from agent.spool.remembered import end
 from agent.spool.schema import STUCK
 
 
 def drain(outbox: Outbox, wanted: OfSink, _now: Moment) -> Done:
     """Let a sink take what it is owed now, and nothing that comes. Removing it is the daemon's, when that is over."""
-    outbox.retire(sink_of(outbox, wanted.sink))
+    sink = sink_of(outbox, wanted.sink)
+    outbox.retire(sink)
+    end(outbox.spool.db, sink.id, ended=True)
     (left,) = (found for found in sink_states(outbox.spool.db) if found.sink == wanted.sink)
     told = f"{left.owed} records are still to be sent, {sum(left.stuck.values())} wait for a person"
-    cure = "Take it out of the configuration, and it is removed when none are left."
+    cure = "Take it out of the configuration, and it is removed when none are left; `sink resume` takes this back."
     return Done(wanted.sink, f"{wanted.sink} gets nothing new; {told}. {cure}")
 
 
@@ -48,6 +51,8 @@ def pause(outbox: Outbox, wanted: OfSink, _now: Moment) -> Done:
 
 
 def resume(outbox: Outbox, wanted: OfSink, _now: Moment) -> Done:
-    """Send a sink again what it is owed."""
-    outbox.pause(sink_of(outbox, wanted.sink), paused=False)
+    """Send a sink again what it is owed; one that was drained, and is configured, what comes from now on too."""
+    sink = sink_of(outbox, wanted.sink)
+    outbox.pause(sink, paused=False)
+    end(outbox.spool.db, sink.id, ended=False)
     return Done(wanted.sink, f"{wanted.sink} is sent to.")
