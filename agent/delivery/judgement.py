@@ -54,14 +54,14 @@ def judge(submission: Submission, answer: Answer, terms: Terms, began: int, age:
     if open_ and answer.outcome == "split" and len(submission.items) == 1:
         return Verdict({open_[0]: _rejected(submission, answer.why)}, (), tainted, "rejected")
     if open_ and forgotten(tainted, terms, age):
-        why = f"{answer.why}; the sink may have it, and no longer knows its id"
+        why = f"{answer.why.rstrip('.')}; the sink may have it, and no longer knows its id"
         return Verdict(settled | dict.fromkeys(open_, ("ambiguous", why)), (), tainted, "ambiguous")
     if open_ and answer.outcome == "split":
         if terms.splits and (refused or terms.key == "record"):
             return Verdict(settled, _halves(open_), tainted, "split")
         if refused:
             return Verdict(settled | dict.fromkeys(open_, _rejected(submission, answer.why)), (), tainted, "rejected")
-        why = f"{answer.why}; it cannot be sent in parts, and some of it may have been taken"
+        why = f"{answer.why.rstrip('.')}; it cannot be sent in parts, and some of it may have been taken"
         return Verdict(settled | dict.fromkeys(open_, ("ambiguous", why)), (), tainted, "ambiguous")
     return Verdict(settled, (), tainted, answer.outcome)
 
@@ -81,7 +81,7 @@ def forgotten(tainted: int | None, terms: Terms, age: Callable[[int], Age]) -> b
 
 def _rejected(submission: Submission, why: str) -> tuple[Settled, str]:
     """Refused for good. Whoever decides on it must know whether it may be there all the same."""
-    return "rejected", why if submission.tainted is None else f"{why}; an earlier attempt may have arrived"
+    return "rejected", why if submission.tainted is None else f"{why.rstrip('.')}; an earlier attempt may have arrived"
 
 
 def _halves(seqs: Sequence[int]) -> tuple[tuple[int, ...], ...]:
