@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 from agent.clock import Age
 from agent.sinks import Answer, Terms
 from agent.spool.outbox import Settled, Submission
+from agent.spool.schema import MAY_BE_THERE
 
 
 class Verdict(Struct, frozen=True):
@@ -81,7 +82,7 @@ def forgotten(tainted: int | None, terms: Terms, age: Callable[[int], Age]) -> b
 
 def _rejected(submission: Submission, why: str) -> tuple[Settled, str]:
     """Refused for good. Whoever decides on it must know whether it may be there all the same."""
-    return "rejected", why if submission.tainted is None else f"{why.rstrip('.')}; an earlier attempt may have arrived"
+    return "rejected", why if submission.tainted is None else f"{why.rstrip('.')}; {MAY_BE_THERE}"
 
 
 def _halves(seqs: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -6,7 +6,7 @@ from agent.spool.acts.choice import Choice, Done, done, numbers, some, state_at,
 from agent.spool.deliveries import DUE
 from agent.spool.epoch import settle_empty
 from agent.spool.outbox import Outbox, Standing
-from agent.spool.schema import STUCK
+from agent.spool.schema import MAY_BE_THERE, STUCK
 
 REFUSED = ("rejected", "unrouted", "dropped", "conflict")  # the sink surely did not take these from us
 
@@ -16,12 +16,15 @@ def requeue(outbox: Outbox, wanted: Choice, now: Moment) -> Done:
     sink, seqs = some(outbox, wanted, REFUSED)
     db = outbox.spool.db
     for seq in seqs:
-        outcome, submission = _item(outbox, sink, seq)
+        outcome, submission, why = _item(outbox, sink, seq)
         if outcome not in REFUSED:
             cure = "Use `spool resolve`." if outcome == "ambiguous" else "Only what a sink refused can be requeued."
             raise AgentError(f"record {seq} is {state_at(outbox, sink, seq)} at {sink.id}. {cure}")
         if outcome == "dropped" and submission is not None:
             raise AgentError(f"record {seq} may have arrived at {sink.id} before it was dropped: it is not sent again.")
+        if outcome == "rejected" and (why or "").endswith(MAY_BE_THERE) and not wanted.reason.strip():
+            cure = f"Ask {sink.id} whether it has it. If it has: `spool drop`; if not, say so with --reason."
+            raise AgentError(f"record {seq} was refused, but {MAY_BE_THERE}, and would be billed twice. {cure}")
         held = "SELECT reason FROM held WHERE ? BETWEEN first AND last"
         for (reason,) in db.execute(held, (seq,)):
             raise AgentError(f"record {seq} is held: {reason}. First: `metering-agent spool resolve {seq}`.")
@@ -59,7 +62,7 @@ def _drop(outbox: Outbox, sink: Standing, seq: int, reason: str, now: int) -> No
     )
 
 
-def _item(outbox: Outbox, sink: Standing, seq: int) -> tuple[str | None, int | None]:
-    """A record's outcome and submission at a sink."""
-    query = "SELECT outcome, submission FROM item WHERE sink=? AND seq=?"
-    return next(iter(outbox.spool.db.execute(query, (sink.number, seq))), (None, None))
+def _item(outbox: Outbox, sink: Standing, seq: int) -> tuple[str | None, int | None, str | None]:
+    """A record's outcome and submission at a sink, and what was said of it."""
+    query = "SELECT outcome, submission, why FROM item WHERE sink=? AND seq=?"
+    return next(iter(outbox.spool.db.execute(query, (sink.number, seq))), (None, None, None))
