@@ -13,6 +13,7 @@ from tests.config.written import KNOWN
 
 FILE = """\
 agent: {{data_dir: {0}/data, run_dir: {0}/run, window: 10s, sample_interval: 1s}}
+telemetry: {{listen: "127.0.0.1:0"}}
 sources: [{{kind: cgroups, include: ["customers.slice/*"]}}]
 meters: [{{meter: cpu.time}}]
 sinks: [{{id: files, kind: file, path: "{0}/{1}"}}]
@@ -32,7 +33,7 @@ def build(_section: Host | Cgroups, _cfg: Config) -> Source:
 
 def drains() -> list[str]:
     """The names of those that run."""
-    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("drain")]
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("drain ")]
 
 
 def test_adopting_twice_at_once_leaves_one_drain_for_each_sink(tmp_path: Path) -> None:
@@ -71,3 +72,29 @@ def test_when_a_pause_is_answered_nothing_is_under_way(tmp_path: Path) -> None:
         return found
 
     assert asyncio.run(story()) == [["drain files"], [], ["drain files"]]
+
+
+def test_a_reload_with_a_sink_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """It ended the agent, and each start after it."""
+    (tmp_path / "two").touch()  # no directory can be made there
+    asked: list[str] = []
+
+    def load() -> Config:
+        asked.append("one" if not asked else "two/out")
+        return written(tmp_path, asked[-1])
+
+    async def story() -> tuple[bool, list[str], int]:
+        daemon = Daemon(load, build=build, lock_anchors=False)
+        running = asyncio.create_task(daemon.run())
+        while not drains():  # noqa: ASYNC110 - nothing tells when it runs
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        daemon._reload.set()
+        while len(asked) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        lives, found = not running.done(), drains()
+        daemon.stop()
+        return lives, found, await running
+
+    assert asyncio.run(story()) == (True, ["drain files"], 0)
