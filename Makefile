@@ -1,7 +1,7 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants bench cluster cluster-down image lock clean help
+.PHONY: run smoke test test-real lint mutants bench cluster cluster-down image demo-delivery lock clean help
 
 BIN = .venv/bin
 ARGS =
@@ -48,6 +48,9 @@ cluster-down: .venv/.stamp-dev ## end it; nothing is left of it
 
 bench: .venv/.stamp-dev ## what it costs
 	$(BIN)/python -m bench $(ARGS)
+
+demo-delivery: .venv/.stamp-dev ## the agent against a billing system that loses answers: totals, explain, resolve, audit
+	$(BIN)/python -m tests.upstream.demo
 
 # Hashes for every platform and every Python that we support, and no address. ARGS=--upgrade takes newer versions.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
