@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 
 from agent import config
-from agent.config import Cgroups, Config, Host
+from agent.config import Config, SourceSection
 from agent.daemon import Daemon
+from agent.kinds import Remembered
 from agent.sources import Source
 from tests.cli.conftest import Groups
 from tests.config.written import KNOWN
@@ -26,7 +27,7 @@ def written(home: Path, directory: str) -> Config:
     return config.parse(FILE.format(home, directory), "agent.yaml", KNOWN, os.environ)
 
 
-def build(_section: Host | Cgroups, _cfg: Config) -> Source:
+def build(_section: SourceSection, _cfg: Config, _remembered: Remembered) -> Source:
     """Nothing is measured here."""
     return Groups()
 
