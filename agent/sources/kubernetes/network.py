@@ -88,9 +88,11 @@ class Network:
         for pod in self._pods.values():
             self._read(pod)
             sandbox = pod.sandbox
-            if sandbox is None or not (sandbox.told or now - sandbox.process.began >= SETTLED):
+            if sandbox is None:
                 continue
             if not sandbox.told:
+                if sandbox.lost or now - sandbox.process.began < SETTLED:
+                    continue
                 sandbox.told, sandbox.anchor = True, self._scope(pod, sandbox)
             scopes.add(sandbox.anchor)
             self._gone += [self._reading(pod, sandbox, interface, gone=True) for interface in sandbox.ended]
