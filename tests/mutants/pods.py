@@ -112,6 +112,14 @@ MUTANTS = (
         "SETTLED = 0",
     ),
     Mutant(
+        "a process that has ended stands for the sandbox",
+        "identity",
+        _NETWORK,
+        "agent/sources/kubernetes/network.py",
+        "if sandbox.lost or now - sandbox.process.began < SETTLED:",
+        "if now - sandbox.process.began < SETTLED:",
+    ),
+    Mutant(
         "an interface renamed to lo escapes",
         "L11",
         _NETWORK,

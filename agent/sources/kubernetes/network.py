@@ -31,8 +31,9 @@ class _Pod:
         self.look_at, self.pause = now, LOOK_AGAIN
         self.sandbox: Sandbox | None = None
 
-    def look_soon(self, now: int) -> None:
-        self.look_at, self.pause = now, LOOK_AGAIN
+    @property
+    def found(self) -> bool:
+        return self.sandbox is not None and not self.sandbox.lost
 
 
 class Network:
@@ -53,6 +54,7 @@ class Network:
         self._processes = Processes(self._proc, clock)
         self._host = 0  # inode of PID 1's net/dev; 0: not asked yet
         self._pods: dict[Node, _Pod] = {}
+        self._sought: dict[Node, _Pod] = {}  # those whose sandbox is not known
         self._rest_until = 0
         self._gone: list[Reading] = []
         self._began: int | None = None  # boottime of the first sweep
@@ -65,15 +67,16 @@ class Network:
         now = self._clock()
         for node in self._pods.keys() - living.keys():
             ended = self._pods.pop(node)
+            self._sought.pop(node, None)
             if ended.sandbox is not None:
                 self._bury(ended, ended.sandbox)
         for node in living.keys() - self._pods.keys():
             uid = self._uid_of(node)
             if uid is not None:
-                self._pods[node] = _Pod(living[node], uid, now)
+                self._pods[node] = self._sought[node] = _Pod(living[node], uid, now)
         moved = [pod for group in stirred if (pod := self._pods.get(group.node)) is not None]
         for pod in moved:
-            pod.look_soon(now)
+            pod.look_at, pod.pause = now, LOOK_AGAIN
         for pod in {*moved, *(self._pods[group.node] for group in young if group.node in self._pods)}:
             self._read(pod)
         self._look(now)
@@ -85,9 +88,11 @@ class Network:
         for pod in self._pods.values():
             self._read(pod)
             sandbox = pod.sandbox
-            if sandbox is None or not (sandbox.told or now - sandbox.process.began >= SETTLED):
+            if sandbox is None:
                 continue
             if not sandbox.told:
+                if sandbox.lost or now - sandbox.process.began < SETTLED:
+                    continue
                 sandbox.told, sandbox.anchor = True, self._scope(pod, sandbox)
             scopes.add(sandbox.anchor)
             self._gone += [self._reading(pod, sandbox, interface, gone=True) for interface in sandbox.ended]
@@ -103,7 +108,7 @@ class Network:
         for pod in self._pods.values():
             if pod.sandbox is not None:
                 pod.sandbox.close()
-        self._pods = {}
+        self._pods, self._sought = {}, {}
 
     def _look(self, now: int) -> None:
         """Find the sandboxes that are looked for: one pass over /proc for all of them."""
@@ -111,8 +116,8 @@ class Network:
             return
         wanted = {
             pod.group.node.path: pod
-            for pod in self._pods.values()
-            if pod.look_at <= now and (pod.sandbox is None or pod.sandbox.lost) and not self._on_host(pod.uid)
+            for pod in self._sought.values()
+            if pod.look_at <= now and not self._on_host(pod.uid)
         }
         if not wanted:
             return
@@ -128,7 +133,9 @@ class Network:
         after = self._clock()
         self._rest_until = after + REST * (after - now)
         for pod in wanted.values():
-            if pod.sandbox is None or pod.sandbox.lost:
+            if pod.found:
+                del self._sought[pod.group.node]
+            else:
                 pod.look_at, pod.pause = now + pod.pause, min(2 * pod.pause, LOOK_AT_MOST)
 
     def _adopt(self, pod: _Pod, sandbox: Sandbox) -> None:
@@ -144,9 +151,13 @@ class Network:
         pod.sandbox = sandbox
 
     def _read(self, pod: _Pod) -> None:
-        if pod.sandbox is not None and not pod.sandbox.lost and not self._readable(pod.sandbox):
-            pod.sandbox.close()
-            pod.look_soon(self._clock())
+        sandbox = pod.sandbox
+        if sandbox is None or sandbox.lost or self._readable(sandbox):
+            return
+        sandbox.close()
+        pod.look_at, pod.pause = self._clock(), LOOK_AGAIN
+        if pod.group.node in self._pods:
+            self._sought[pod.group.node] = pod
 
     def _readable(self, sandbox: Sandbox) -> bool:
         try:
@@ -171,18 +182,21 @@ class Network:
         return f"{SCOPE} {_key(pod, sandbox)}" if late else SCOPE
 
     def _reading(self, pod: _Pod, sandbox: Sandbox, interface: Interface, *, gone: bool = False) -> Reading:
-        of = pod.group.resource
-        resource = interface.resource
-        if resource is None or interface.of is not of:
-            labels = {**of.labels, "interface": interface.name}
-            key, name = f"{_key(pod, sandbox)}/{interface.index}", f"{of.name}/{interface.name}"
-            resource = interface.resource = Resource(key, name, None, sandbox.anchor, labels)
-            interface.of = of
-        process = sandbox.process
-        identity = f"{self._boot}/{pod.uid}/{process.pid}.{process.started}/{interface.index}"
+        if interface.of is not pod.group.resource:
+            self._name(pod, sandbox, interface)
+        assert interface.resource is not None
         values = {NETWORK[0]: interface.receive, NETWORK[1]: interface.transmit}
-        samples = tuple(Sample(meter, identity, values[meter], interface.taken) for meter in self._meters)
-        return Reading(resource, samples, gone)
+        identity, taken = interface.identity, interface.taken
+        return Reading(interface.resource, tuple([Sample(m, identity, values[m], taken) for m in self._meters]), gone)
+
+    def _name(self, pod: _Pod, sandbox: Sandbox, interface: Interface) -> None:
+        """Make an interface's resource, of the labels that its pod has now."""
+        of = interface.of = pod.group.resource
+        key, name = f"{_key(pod, sandbox)}/{interface.index}", f"{of.name}/{interface.name}"
+        labels = {**of.labels, "interface": interface.name}
+        interface.resource = Resource(key, name, None, sandbox.anchor, labels)
+        process = sandbox.process
+        interface.identity = f"{self._boot}/{pod.uid}/{process.pid}.{process.started}/{interface.index}"
 
     def _inode_of_host(self) -> int:
         path = os.path.join(self._proc, "1/net/dev")

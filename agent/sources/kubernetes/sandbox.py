@@ -19,13 +19,14 @@ _READ = 65536  # bytes: the kernel gives a page at most, so it is read until not
 class Interface:
     """One network interface of a sandbox: bytes it received and sent until `taken`."""
 
-    __slots__ = ("index", "name", "of", "receive", "resource", "taken", "transmit")
+    __slots__ = ("identity", "index", "name", "of", "receive", "resource", "taken", "transmit")
 
     def __init__(self, index: str, name: str) -> None:
         self.index, self.name = index, name
         self.receive = self.transmit = self.taken = 0
         self.of: Resource | None = None  # the pod's resource from which its own was made
         self.resource: Resource | None = None
+        self.identity = ""  # its counters'
 
 
 class Sandbox:
@@ -111,7 +112,7 @@ def counters(raw: bytes) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for line in raw.splitlines()[2:]:
         name, _, fields = line.rpartition(b":")
-        values = fields.split()
+        values = fields.split(None, 9)
         receive, transmit = int(values[0]), int(values[8])
         if name.strip() != b"lo" or receive != transmit:
             found[name.strip().decode("utf-8", "backslashreplace")] = receive, transmit
