@@ -113,16 +113,16 @@ def test_what_a_tenant_may_edit_is_read_once() -> None:
     assert facts(restarted, edited).labels == {**before.labels, "pod_label.new": "y"}, "a key that is new to us"
 
 
-def test_before_a_namespace_is_known_too_nothing_is() -> None:
-    """Labels of the pod alone could match a rule that the namespace's would overrule."""
+@pytest.mark.parametrize("last", ["namespace", "node"])
+def test_before_all_is_known_nothing_is(last: str) -> None:
+    """Labels of the pod alone could match a rule that the namespace's or the node's would overrule."""
     join = Join({}, ("customer",), None, node=True)
-    made = pod(labels={"customer": "acme"})
+    made, node = pod(labels={"customer": "acme"}), msgspec.convert(d.node("node-a", {}), Thing)
     join.pods([made])
-    assert not join.view.facts
+    join.nodes([node]) if last == "namespace" else join.namespaces([space()])
     join.pod(pod(uid=made.metadata.uid, labels={"customer": "evil"}))
-    join.namespace(space())
     assert not join.view.facts
-    join.node(msgspec.convert(d.node("node-a", {}), Thing))
+    join.node(node) if last == "node" else join.namespace(space())
     assert facts(join, made).labels["pod_label.customer"] == "acme", "as it was at first sight"
     assert [uid for uid, _ in join.introduced] == [made.metadata.uid]
 
@@ -255,6 +255,11 @@ def test_nobody_takes_anothers_identity_by_an_annotation() -> None:
     assert join.view.facts.items() >= before.items()
     assert {join.view.facts[uid].labels["pod_uid"] for uid in join.view.facts} == join.view.known.keys()
     assert "0" * 32 not in join.view.facts
+    to_come = pod("to-come")
+    join.pod(mirror("early", to_come.metadata.uid, namespace="evil"))
+    assert to_come.metadata.uid not in join.view.facts
+    join.pod(to_come)
+    assert facts(join, to_come).name == "team-a/to-come"
 
 
 # -- as captured -------------------------------------------------------------------------------------------------------
