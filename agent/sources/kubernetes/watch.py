@@ -108,7 +108,7 @@ class Watch(Generic[_T]):
     def _learn(self, error: Exception) -> None:
         """Say what failed, and decide whether, and how fresh, to list anew."""
         self.failures += 1
-        self.failing = f"{self._collection.path}: {error or type(error).__name__}"
+        self.failing = f"{self._collection.path}: {str(error) or type(error).__name__}"
         if isinstance(error, AccessError) and not error.expired:
             self._retry_after = min(error.retry_after or 0, MOST_RETRY_AFTER)
             if error.ahead:

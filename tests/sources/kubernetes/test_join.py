@@ -16,6 +16,7 @@ from tests.sources.kubernetes import double as d
 
 CAPTURES = Path(__file__).parent / "captures"
 HASH = "8634a4017a396d7d78eb1852a3a4e7df"
+CONFIG_HASH, MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
 LATER = "2026-11-23T01:00:01Z"
 
 
@@ -50,7 +51,7 @@ def owned(kind: str, name: str, *, controller: bool = True) -> dict[str, Any]:
 
 def mirror(name: str = "static-node-a", config: str = HASH, **meta: Any) -> Pod:
     """What the kubelet makes of a static pod."""
-    annotations = {j.CONFIG_HASH: config, j.MIRROR: config}
+    annotations = {CONFIG_HASH: config, MIRROR: config}
     return pod(name, annotations=annotations, **meta)
 
 
@@ -200,6 +201,15 @@ def test_a_pod_gone_before_its_namespace_was_known_is_introduced_all_the_same(wa
     assert not join.view.present
 
 
+def test_what_go_writes_for_nothing_is_nothing() -> None:
+    """Null in the place of an empty map or list."""
+    join, made = joined(), d.pod("a", labels=None, annotations=None, ownerReferences=None)
+    made["spec"] |= {"initContainers": None, "overhead": None, "hostNetwork": None}
+    made["status"] = {"containerStatuses": None}
+    join.pod(msgspec.convert(made, Pod))
+    assert made["metadata"]["uid"] in join.view.facts
+
+
 def test_each_pod_is_introduced_once() -> None:
     """And one that is remembered was introduced before the restart."""
     join, made = joined(), pod()
@@ -251,7 +261,7 @@ def test_nobody_takes_anothers_identity_by_an_annotation() -> None:
     join.namespace(space("evil", {"tenant": "evil"}))
     for claimed in (victim.metadata.uid, HASH, "", "x" * 32):
         join.pod(mirror("thief", claimed, namespace="evil"))
-    join.pod(pod("thief", "evil", annotations={j.CONFIG_HASH: "0" * 32}))
+    join.pod(pod("thief", "evil", annotations={CONFIG_HASH: "0" * 32}))
     assert join.view.facts.items() >= before.items()
     assert {join.view.facts[uid].labels["pod_uid"] for uid in join.view.facts} == join.view.known.keys()
     assert "0" * 32 not in join.view.facts
