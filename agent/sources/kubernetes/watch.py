@@ -20,7 +20,7 @@ from agent.sources.kubernetes.framing import ListReader, lines
 from agent.sources.kubernetes.objects import Bookmark, Event, ListMeta, Status
 
 LASTS = 300, 540  # seconds that a watch is asked to last
-SILENCE = 180.0  # seconds: three bookmarks that did not come
+SILENCE = 180.0  # seconds; bookmarks come each minute, but only once something has happened since the watch began
 LIST_SILENCE = 60.0
 PAGE = 100
 STEADY = 60 * NS_PER_S  # a watch that lasted so long had begun well
@@ -181,6 +181,9 @@ class Watch(Generic[_T]):
                     async for line in events:
                         self._take(msgspec.json.decode(line, type=Event))
                         self.heard = self._clock()
+        except AccessError as error:
+            if not error.silent:
+                raise  # else it had nothing to say, or is gone without a word: the next request tells
         finally:
             if self._clock() - began >= STEADY:
                 self._tries = 0
