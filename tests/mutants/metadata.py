@@ -50,8 +50,8 @@ MUTANTS = (
         "§5",
         f"{_TESTS}/test_join.py",
         f"{_SOURCE}/join.py",
-        "        config = annotations.get(CONFIG_HASH)\n",
-        "        config = None\n",
+        "        said = meta.annotations\n",
+        "        said = None\n",
     ),
     Mutant(
         "an annotation claims any identity",

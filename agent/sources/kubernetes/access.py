@@ -20,11 +20,20 @@ class AccessError(Exception):
     """The API server did not do what it was asked: one line. `retry_after`: seconds that it asks us to wait.
 
     `expired`: it no longer has what happened since the version we know. `ahead`: it does not have that version yet.
+    `silent`: it said nothing for as long as it was given.
     """
 
-    def __init__(self, why: str, *, expired: bool = False, ahead: bool = False, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        why: str,
+        *,
+        expired: bool = False,
+        ahead: bool = False,
+        silent: bool = False,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(why)
-        self.expired, self.ahead, self.retry_after = expired, ahead, retry_after
+        self.expired, self.ahead, self.silent, self.retry_after = expired, ahead, silent, retry_after
 
 
 class Credential(Struct, frozen=True):
@@ -91,7 +100,7 @@ class Access:
                 self.received += len(piece)
                 yield piece
         except wire.WireError as error:
-            raise AccessError(f"{error}") from error
+            raise AccessError(f"{error}", silent=isinstance(error, wire.SilentError)) from error
 
     async def _refusal(self, reply: wire.Reply, target: str, credential: Credential) -> AccessError:
         """What the server said instead, without our token."""

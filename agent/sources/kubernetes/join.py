@@ -13,9 +13,8 @@ from msgspec import Struct, structs
 
 from agent.sources.kubernetes.effective import Effective, effective
 from agent.sources.kubernetes.facts import Facts
-from agent.sources.kubernetes.objects import Metadata, Pod, Thing
+from agent.sources.kubernetes.objects import Annotated, Metadata, Pod, PodMetadata, Thing
 
-CONFIG_HASH, MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
 TEMPLATE_HASH = "pod-template-hash"
 MOST_PARTED = 1000
 _HASH = re.compile(r"[0-9a-f]{32}")  # no uid of the API looks like this, so that nobody can claim another's
@@ -137,11 +136,11 @@ class Join:
             _first_sight(meta, self._keys, seen),
         )
 
-    def _key(self, meta: Metadata) -> str:
+    def _key(self, meta: PodMetadata) -> str:
         """The uid in the cgroup's name: of a mirror pod the hash of its file, unless another has it already."""
-        annotations = meta.annotations or {}
-        config = annotations.get(CONFIG_HASH)
-        if config is None or annotations.get(MIRROR) != config or not _HASH.fullmatch(config):
+        said = meta.annotations
+        config = said.config if said is not None and said.mirror == said.config else None
+        if config is None or not _HASH.fullmatch(config):
             return meta.uid
         return meta.uid if any(pod.key == config for pod in self._pods.values()) else config
 
@@ -173,7 +172,7 @@ class Join:
         self._node = {f"node_label.{key}": value for key, value in (thing.metadata.labels or {}).items()}
         self._publish([*self._pods.values(), *self._parted.values()])
 
-    def _labels(self, meta: Metadata) -> _Namespace:
+    def _labels(self, meta: Annotated) -> _Namespace:
         labels = {f"namespace_label.{key}": value for key, value in (meta.labels or {}).items()}
         allowed = None if self._allow is None else (meta.annotations or {}).get(self._allow)
         if allowed is not None:

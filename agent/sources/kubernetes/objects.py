@@ -28,14 +28,32 @@ class Metadata(Struct, frozen=True, rename="camel"):
     resource_version: str = ""
     created: str | None = field(default=None, name="creationTimestamp")
     labels: Mapping[str, str] | None = None
-    annotations: Mapping[str, str] | None = None
     owners: Sequence[Reference] | None = field(default=None, name="ownerReferences")
+
+
+class Annotated(Metadata, frozen=True):
+    """The metadata of what only a platform's own people annotate."""
+
+    annotations: Mapping[str, str] | None = None
 
 
 class Thing(Struct, frozen=True):
     """A namespace or a node: nothing but its metadata is read (PartialObjectMetadata)."""
 
-    metadata: Metadata
+    metadata: Annotated
+
+
+class Mirrored(Struct, frozen=True):
+    """Of a pod's annotations those that the kubelet gives to the mirror of a static one. Tenants write the others."""
+
+    config: str | None = field(default=None, name="kubernetes.io/config.hash")
+    mirror: str | None = field(default=None, name="kubernetes.io/config.mirror")
+
+
+class PodMetadata(Metadata, frozen=True):
+    """The metadata of a pod."""
+
+    annotations: Mirrored | None = None
 
 
 class Resources(Struct, frozen=True):
@@ -82,7 +100,7 @@ class PodStatus(Struct, frozen=True, rename="camel"):
 class Pod(Struct, frozen=True):
     """A pod, whole but for what nobody here reads."""
 
-    metadata: Metadata
+    metadata: PodMetadata
     spec: PodSpec
     status: PodStatus = PodStatus()
 

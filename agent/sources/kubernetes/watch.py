@@ -20,7 +20,7 @@ from agent.sources.kubernetes.framing import ListReader, lines
 from agent.sources.kubernetes.objects import Bookmark, Event, ListMeta, Status
 
 LASTS = 300, 540  # seconds that a watch is asked to last
-SILENCE = 180.0  # seconds: three bookmarks that did not come
+SILENCE = 180.0  # seconds; bookmarks come each minute, but only once something has happened since the watch began
 LIST_SILENCE = 60.0
 PAGE = 100
 STEADY = 60 * NS_PER_S  # a watch that lasted so long had begun well
@@ -108,7 +108,7 @@ class Watch(Generic[_T]):
     def _learn(self, error: Exception) -> None:
         """Say what failed, and decide whether, and how fresh, to list anew."""
         self.failures += 1
-        self.failing = f"{self._collection.path}: {error or type(error).__name__}"
+        self.failing = f"{self._collection.path}: {str(error) or type(error).__name__}"
         if isinstance(error, AccessError) and not error.expired:
             self._retry_after = min(error.retry_after or 0, MOST_RETRY_AFTER)
             if error.ahead:
@@ -181,6 +181,9 @@ class Watch(Generic[_T]):
                     async for line in events:
                         self._take(msgspec.json.decode(line, type=Event))
                         self.heard = self._clock()
+        except AccessError as error:
+            if not error.silent:
+                raise  # else it had nothing to say, or is gone without a word: the next request tells
         finally:
             if self._clock() - began >= STEADY:
                 self._tries = 0

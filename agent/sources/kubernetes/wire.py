@@ -26,6 +26,10 @@ class WireError(Exception):
     """No whole reply came: one line with the peer and why."""
 
 
+class SilentError(WireError):
+    """Nothing came for so long that the peer counts as gone. It may only have had nothing to say."""
+
+
 class Peer(Struct, frozen=True):
     """Whom to call. No `context`: without TLS. `name` is what its certificate must name, if not the host."""
 
@@ -103,7 +107,7 @@ async def _events(
             elif isinstance(event, h11.Event):
                 yield event
     except TimeoutError as error:
-        raise WireError(f"{peer}: silent for {silence:g} s") from error
+        raise SilentError(f"{peer}: silent for {silence:g} s") from error
     except h11.RemoteProtocolError as error:
         raise WireError(f"{peer}: not whole, or no HTTP: {error}") from error
     except OSError as error:

@@ -7,7 +7,8 @@ using-api/api-concepts), by section:
   of what happened after its resourceVersion, and ends after `timeoutSeconds`.
 - "410 Gone responses": a version that is no longer kept is answered 410 with the reason Expired, as a reply or as an
   event of type ERROR.
-- "Watch bookmarks": with `allowWatchBookmarks` an object that has only a resourceVersion comes about once a minute.
+- "Watch bookmarks": with `allowWatchBookmarks` an object that has only a resourceVersion comes about once a minute;
+  not promised, and a real 1.34 sends none as long as nothing has happened since the watch's own version.
 - "Retrieving large results sets in chunks": with `limit` a list has at most so many items and `metadata.continue`.
 - "Unavailable resource versions": one that is too high is answered 504, reason Timeout, cause ResourceVersionTooLarge.
 - Field selectors ("Field Selectors"): `spec.nodeName` of pods, `metadata.name` of all.
@@ -101,7 +102,6 @@ class ApiServer:
     version: int = 100
     kept_from: int = 0  # versions up to this one have expired
     tokens: set[str] | None = None  # None: anybody
-    bookmarks: bool = True
     piece: int = 1 << 16  # bytes of a chunk
     requests: list[Request] = field(default_factory=list)
     faults: dict[str, deque[Fault]] = field(default_factory=dict)
@@ -195,7 +195,7 @@ class ApiServer:
         await _chunk(writer, b"")
 
     async def _watch(self, request: Request, since: int, writer: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
+        loop, began = asyncio.get_running_loop(), since
         end = loop.time() + int(request.query["timeoutSeconds"])
         bookmark = loop.time() + BOOKMARK_EVERY
         sent = {uid for uid, thing in self.objects[request.path].items() if _selected(request, thing)}
@@ -207,12 +207,12 @@ class ApiServer:
                 if path == request.path and version > since and _selected(request, thing):
                     await _chunk(writer, event(kind, _shown(request, thing)))
                     sent.add(thing["metadata"]["uid"])
-            since = self.version
+            since = max([since, *(version for version, path, _, _ in self.history if path == request.path)])
             try:
                 async with asyncio.timeout_at(min(end, bookmark)):
                     await changed.wait()
             except TimeoutError:
-                if self.bookmarks and loop.time() >= bookmark:
+                if since > began and loop.time() >= bookmark:
                     meta = {"resourceVersion": str(since), "creationTimestamp": None}
                     await _chunk(writer, event("BOOKMARK", {"kind": "Pod", "metadata": meta}))
                 bookmark = max(bookmark, loop.time() + (BOOKMARK_EVERY if loop.time() >= bookmark else 0))

@@ -16,6 +16,7 @@ from tests.sources.kubernetes import double as d
 
 CAPTURES = Path(__file__).parent / "captures"
 HASH = "8634a4017a396d7d78eb1852a3a4e7df"
+CONFIG_HASH, MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
 LATER = "2026-11-23T01:00:01Z"
 
 
@@ -50,7 +51,7 @@ def owned(kind: str, name: str, *, controller: bool = True) -> dict[str, Any]:
 
 def mirror(name: str = "static-node-a", config: str = HASH, **meta: Any) -> Pod:
     """What the kubelet makes of a static pod."""
-    annotations = {j.CONFIG_HASH: config, j.MIRROR: config}
+    annotations = {CONFIG_HASH: config, MIRROR: config}
     return pod(name, annotations=annotations, **meta)
 
 
@@ -113,16 +114,16 @@ def test_what_a_tenant_may_edit_is_read_once() -> None:
     assert facts(restarted, edited).labels == {**before.labels, "pod_label.new": "y"}, "a key that is new to us"
 
 
-def test_before_a_namespace_is_known_too_nothing_is() -> None:
-    """Labels of the pod alone could match a rule that the namespace's would overrule."""
+@pytest.mark.parametrize("last", ["namespace", "node"])
+def test_before_all_is_known_nothing_is(last: str) -> None:
+    """Labels of the pod alone could match a rule that the namespace's or the node's would overrule."""
     join = Join({}, ("customer",), None, node=True)
-    made = pod(labels={"customer": "acme"})
+    made, node = pod(labels={"customer": "acme"}), msgspec.convert(d.node("node-a", {}), Thing)
     join.pods([made])
-    assert not join.view.facts
+    join.nodes([node]) if last == "namespace" else join.namespaces([space()])
     join.pod(pod(uid=made.metadata.uid, labels={"customer": "evil"}))
-    join.namespace(space())
     assert not join.view.facts
-    join.node(msgspec.convert(d.node("node-a", {}), Thing))
+    join.node(node) if last == "node" else join.namespace(space())
     assert facts(join, made).labels["pod_label.customer"] == "acme", "as it was at first sight"
     assert [uid for uid, _ in join.introduced] == [made.metadata.uid]
 
@@ -200,6 +201,15 @@ def test_a_pod_gone_before_its_namespace_was_known_is_introduced_all_the_same(wa
     assert not join.view.present
 
 
+def test_what_go_writes_for_nothing_is_nothing() -> None:
+    """Null in the place of an empty map or list."""
+    join, made = joined(), d.pod("a", labels=None, annotations=None, ownerReferences=None)
+    made["spec"] |= {"initContainers": None, "overhead": None, "hostNetwork": None}
+    made["status"] = {"containerStatuses": None}
+    join.pod(msgspec.convert(made, Pod))
+    assert made["metadata"]["uid"] in join.view.facts
+
+
 def test_each_pod_is_introduced_once() -> None:
     """And one that is remembered was introduced before the restart."""
     join, made = joined(), pod()
@@ -251,10 +261,15 @@ def test_nobody_takes_anothers_identity_by_an_annotation() -> None:
     join.namespace(space("evil", {"tenant": "evil"}))
     for claimed in (victim.metadata.uid, HASH, "", "x" * 32):
         join.pod(mirror("thief", claimed, namespace="evil"))
-    join.pod(pod("thief", "evil", annotations={j.CONFIG_HASH: "0" * 32}))
+    join.pod(pod("thief", "evil", annotations={CONFIG_HASH: "0" * 32}))
     assert join.view.facts.items() >= before.items()
     assert {join.view.facts[uid].labels["pod_uid"] for uid in join.view.facts} == join.view.known.keys()
     assert "0" * 32 not in join.view.facts
+    to_come = pod("to-come")
+    join.pod(mirror("early", to_come.metadata.uid, namespace="evil"))
+    assert to_come.metadata.uid not in join.view.facts
+    join.pod(to_come)
+    assert facts(join, to_come).name == "team-a/to-come"
 
 
 # -- as captured -------------------------------------------------------------------------------------------------------

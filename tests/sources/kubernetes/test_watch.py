@@ -74,7 +74,7 @@ async def known(server: ApiServer, follower: Metadata, name: str) -> str:
 
 
 def test_an_hour_costs_less_than_two_requests_a_minute() -> None:
-    """Two watches of five to nine minutes each, whatever comes and goes meanwhile."""
+    """A watch lasts five to nine minutes, and three where nothing at all happens: namespaces are silent here."""
 
     async def tell(server: ApiServer, follower: Metadata) -> None:
         await asyncio.sleep(60)
@@ -85,7 +85,7 @@ def test_an_hour_costs_less_than_two_requests_a_minute() -> None:
             server.delete(PODS, uid)
             await asyncio.sleep(30)
         spent = server.requests[begun:]
-        assert 2 * 6 <= len(spent) <= 2 * 12 + 2
+        assert 60 / 7 + 60 / 3 - 2 <= len(spent) <= 60 / 7 + 60 / 3 + 2
         assert all(request.watches for request in spent)
         lasts = {int(request.query["timeoutSeconds"]) for request in server.requests if request.watches}
         assert lasts == {420}
@@ -119,7 +119,8 @@ def test_a_watch_goes_on_where_it_was() -> None:
 
     async def tell(server: ApiServer, follower: Metadata) -> None:
         await known(server, follower, "a")
-        server.version += 1000  # elsewhere in the cluster
+        server.version += 1000
+        server.put(PODS, d.pod("elsewhere", node="node-b"))  # of which a bookmark tells
         await asyncio.sleep(HOUR)
         assert await known(server, follower, "b")
         watched = [int(r.query["resourceVersion"]) for r in server.requests if r.watches and r.path == PODS]
@@ -170,7 +171,7 @@ def test_after_410_it_lists_what_is_not_older_and_what_went_meanwhile_is_gone() 
     ids=["410", "410 in the stream", "ends at once", "cut", "garbage", "new type", "no HTTP", "hangs up", "500", "403"],
 )
 def test_a_storm_does_not_make_it_hammer(storm: d.Fault) -> None:
-    """Whatever fails for an hour: at most one try a minute and collection after the first ones, and it comes back."""
+    """Whatever fails for an hour: a try every 30 to 60 s and collection after the first ones, and it comes back."""
 
     async def tell(server: ApiServer, follower: Metadata) -> None:
         uid = await known(server, follower, "a")
@@ -178,9 +179,9 @@ def test_a_storm_does_not_make_it_hammer(storm: d.Fault) -> None:
         server.storm = storm
         server.expire()
         server.cut()
-        await asyncio.sleep(2 * HOUR)
+        await asyncio.sleep(HOUR)
         spent = server.requests[begun:]
-        assert 100 < len(spent) <= 2 * 2 * 120 * 4 / 3 + 40
+        assert 100 < len(spent) <= 2 * 2 * 60 * 4 / 3 + 40
         assert follower.of(uid) is not None, "what is known stays known"
         server.storm = None
         await asyncio.sleep(130)
@@ -218,7 +219,7 @@ def test_a_stream_that_falls_silent_is_taken_up_again() -> None:
         await asyncio.sleep(900)
         assert await known(server, follower, "a")
         assert follower.stats.failing is None
-        assert follower.stats.failures == 6
+        assert follower.stats.failures == 4, "a silence is none"
 
     story(tell)
 
@@ -329,6 +330,7 @@ def test_nodes_that_lost_the_thread_together_do_not_come_back_together() -> None
             following = asyncio.ensure_future(follower.follow())
             await d.until(lambda: len(server.requests) == 4)
             server.fault(PODS, d.EXPIRED)
+            server.cut()
             await d.until(lambda: len([r for r in server.requests if r.path == PODS]) >= 4)
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
@@ -342,8 +344,8 @@ def test_the_age_is_that_of_what_was_heard_of_longest_ago() -> None:
     """Pods that are followed are of no use with namespaces that are not."""
 
     async def tell(server: ApiServer, follower: Metadata) -> None:
-        await asyncio.sleep(100)
-        assert warp.now() - follower.stats.last_heard <= 61e9
+        await asyncio.sleep(HOUR)
+        assert warp.now() - follower.stats.last_heard <= 182e9
         for _ in range(1000):
             server.fault(NAMESPACES, d.status(500, "InternalError", "x"))
         await asyncio.sleep(HOUR)
