@@ -1,7 +1,7 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants bench cluster cluster-down lock clean help
+.PHONY: run smoke test test-real lint mutants bench cluster cluster-down image demo-delivery lock clean help
 
 BIN = .venv/bin
 ARGS =
@@ -24,7 +24,7 @@ smoke: .venv/.stamp-run ## the same until the first record, then end
 test: .venv/.stamp-dev ## all tests that need neither root nor a server
 	$(BIN)/python -m pytest -m "spec or not (real or fault)" $(ARGS)
 
-test-real: .venv/.stamp-dev ## the others: real cgroups, kills, systemd, Prometheus
+test-real: .venv/.stamp-dev ## the others: real cgroups, kills, systemd, Prometheus, Kubernetes
 	$(BIN)/python -m pytest -m "(real or fault) and not spec" $(ARGS)
 
 lint: .venv/.stamp-dev ## style, types, and which module may import which
@@ -40,11 +40,17 @@ mutants: .venv/.stamp-dev ## put known bugs in, and show which test catches each
 cluster: .venv/.stamp-dev ## a real Kubernetes of one node (root); with ARGS: make cluster ARGS="kubectl get pods -A"
 	$(BIN)/python -m tests.cluster $(or $(ARGS),up)
 
+image: .venv/.stamp-dev ## the agent's image without Docker (root), into dist/
+	$(BIN)/python -m tests.cluster image
+
 cluster-down: .venv/.stamp-dev ## end it; nothing is left of it
 	$(BIN)/python -m tests.cluster down
 
 bench: .venv/.stamp-dev ## what it costs
 	$(BIN)/python -m bench $(ARGS)
+
+demo-delivery: .venv/.stamp-dev ## the agent against a billing system that loses answers: totals, explain, resolve, audit
+	$(BIN)/python -m tests.upstream.demo
 
 # Hashes for every platform and every Python that we support, and no address. ARGS=--upgrade takes newer versions.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

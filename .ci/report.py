@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 from xml.etree import ElementTree as ET
 
-STEPS = ("setup", "lint", "test", "test-real", "mutants", "smoke")
+STEPS = ("setup", "cluster", "lint", "test", "test-real", "mutants", "smoke")
 
 
 class Tests(TypedDict):

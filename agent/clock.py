@@ -1,5 +1,8 @@
 """Billing time = anchor + CLOCK_BOOTTIME, so that no step of the wall clock moves a quantity (L5, ACCOUNTING §4).
 
+Beside it runs elapsed time, for waits and for what a sink may have forgotten (L10): it follows a step forward, which
+cannot be told from a machine that slept unawares, and no step back, so that nothing ever seems younger than it is.
+
 `BillingClock` decides and is pure; `now` and `synchronised` at the end touch the kernel.
 """
 
@@ -16,6 +19,7 @@ BUILD_TIME = 1_790_000_000 * 1_000_000_000  # 2026-09-21: no wall clock of this 
 DATE_LASTS = 600 * NS_PER_S  # how long a date confirms anything: clocks of boots do not drift by seconds in it
 DATE_COARSE = 3 * NS_PER_S  # a date has whole seconds, and was on its way
 STEP = 500 * NS_PER_MS  # a smaller difference is left alone: adjtime slews both clocks alike
+NOBODY_KNOWS = 1 << 62  # an age, ns: longer than any horizon
 
 
 class Verdict(Enum):
@@ -34,6 +38,37 @@ class ClockState(Struct):
     doubtful: bool = False
     pending: int | None = None  # a step that awaits confirmation, in ns
     pending_since: int = 0  # boottime
+    elapsed: int | None = None  # the anchor of elapsed time; None: the same, for no step back was ever followed
+    confirmed: bool = False  # somebody has vouched for the anchor
+    unsure_before: int = 0  # elapsed time: how long the machine was off since then is not confirmed yet
+    lost_before: int = 0  # elapsed time: the same, and nobody will ever know
+
+
+class Age(Struct, frozen=True):
+    """How long ago something was, ns: at least and at most."""
+
+    least: int
+    most: int
+
+
+class Moment(Struct, frozen=True):
+    """One instant, ns. Usage is dated in `billing` time; waits and horizons are measured in `elapsed` time.
+
+    `ahead`: how far the wall clock is ahead of both, by a step that may yet prove true.
+    """
+
+    billing: int
+    elapsed: int
+    ahead: int = 0
+    unsure_before: int = 0
+    lost_before: int = 0
+
+    def age(self, since: int) -> Age:
+        """Of something that happened at `since`, elapsed time."""
+        least = self.elapsed - since
+        if least < 0 or since < self.lost_before:
+            return Age(NOBODY_KNOWS, NOBODY_KNOWS)
+        return Age(least, NOBODY_KNOWS if since < self.unsure_before else least + self.ahead)
 
 
 class BillingClock:
@@ -57,7 +92,14 @@ class BillingClock:
         floor = max(BUILD_TIME, last)
         true = max(wall, floor)
         anchor = true - boottime
-        return cls(ClockState(boot, anchor - anchor % NS_PER_MS, doubtful=wall < floor), accept_after)
+        anchor -= anchor % NS_PER_MS
+        state = ClockState(boot, anchor, doubtful=wall < floor)
+        if kept is not None:
+            state.elapsed = anchor + _since(kept) - kept.anchor
+            begun = state.elapsed + boottime + NS_PER_MS  # anchors are floored: whatever was before is older than this
+            state.lost_before = kept.lost_before if kept.confirmed else begun
+            state.unsure_before = begun
+        return cls(state, accept_after)
 
     @property
     def may_close(self) -> bool:
@@ -73,24 +115,33 @@ class BillingClock:
         """Billing time of a boottime."""
         return self.state.anchor + boottime
 
+    def moment(self, wall: int, boottime: int) -> Moment:
+        """Both times at once. On any thread: a step that is followed meanwhile counts twice rather than not at all."""
+        state = self.state
+        billing = state.anchor + boottime  # read before what `_move` writes first
+        elapsed = _since(state) + boottime
+        return Moment(billing, elapsed, max(0, wall - billing), state.unsure_before, state.lost_before)
+
     def observe(self, wall: int, boottime: int, *, synchronised: bool) -> Verdict:
         """Compare the wall clock with billing time; move the anchor only for a confirmed step."""
         state = self.state
         offset = wall - boottime - state.anchor
+        if state.unsure_before and boottime >= self.accept_after:
+            self._known(lost=state.doubtful)
         if abs(offset) <= STEP:
             state.pending = None
             if synchronised:
-                state.doubtful = False
+                self._confirmed(offset)
             return Verdict.STEADY
         if synchronised:
             self._move(offset)
-            state.doubtful = False
+            self._confirmed(offset)
             return Verdict.ACCEPTED
         if state.pending is None or abs(offset - state.pending) > STEP:
             state.pending, state.pending_since = offset, boottime
         elif boottime - state.pending_since >= self.accept_after:
             self._move(offset)
-            state.doubtful = True
+            state.doubtful, state.confirmed = True, False
             return Verdict.ACCEPTED
         return Verdict.UNCONFIRMED
 
@@ -98,12 +149,37 @@ class BillingClock:
         """A person vouches for the wall clock (`metering-agent clock accept`); says what it did."""
         before, offset = self.at(boottime), wall - boottime - self.state.anchor
         self._move(offset)
-        self.state.doubtful = False
+        self._confirmed(offset)
         return f"billing time moved from {rfc3339(before)} to {rfc3339(self.at(boottime))}"
 
     def _move(self, offset: int) -> None:
-        self.state.anchor += offset - offset % NS_PER_MS
-        self.state.pending = None
+        state = self.state
+        offset -= offset % NS_PER_MS
+        state.elapsed = _since(state) + max(0, offset)
+        state.anchor += offset
+        state.pending = None
+
+    def _confirmed(self, offset: int) -> None:
+        """The wall clock is right. If it is behind what was persisted, that was ahead, and nobody knows by how much."""
+        self._known(lost=self.state.doubtful and offset < -STEP)
+        self.state.doubtful, self.state.confirmed = False, True
+
+    def _known(self, *, lost: bool) -> None:
+        """How long the machine was off is as it seems, or nobody will ever know."""
+        state = self.state
+        if lost:
+            state.lost_before = max(state.lost_before, state.unsure_before)
+        state.unsure_before = 0
+
+
+def _since(state: ClockState) -> int:
+    """The anchor of elapsed time."""
+    return state.anchor if state.elapsed is None else state.elapsed
+
+
+def dated(elapsed: int, state: ClockState) -> int:
+    """A time of elapsed time as people read it: in billing time as it is now."""
+    return elapsed - _since(state) + state.anchor
 
 
 class Dates:

@@ -25,7 +25,7 @@ from agent import __version__, clock, config, control, systemd
 from agent.config import Config, Host, SourceSection
 from agent.drains import Drains
 from agent.errors import AgentError, CannotStartError, ConfigError, SpoolError, SpoolUnusableError
-from agent.kinds import KINDS, METERS, Remembered, build_source, plan_of
+from agent.kinds import KINDS, METERS, Remembered, build_sink, build_source, plan_of
 from agent.metering import Metering
 from agent.model import NS_PER_S
 from agent.outlets import outlets
@@ -74,7 +74,7 @@ class Daemon:
         self._generation = 1
         self._dates = clock.Dates()
         self._thread = ThreadPoolExecutor(1, "spool")
-        self._stopping, self._reload = asyncio.Event(), asyncio.Event()
+        self._stopping, self._reload, self._adopting = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._broken: Exception | None = None
         self._asked_at: float | None = None  # monotonic seconds of the first signal to stop
         self.address: tuple[str, int] | None = None  # of telemetry
@@ -195,9 +195,10 @@ class Daemon:
         }
 
     async def _adopt_sinks(self, cfg: Config) -> None:
-        """Run the sinks of `cfg`, and those that still have something to settle."""
-        wanted, alarms = await self._on_thread(outlets, cfg, self.outbox, METERS)
-        await self.drains.adopt(wanted, self.drains.build(wanted))
+        """Run the sinks of `cfg`, and those that still have something to settle; one call after the other."""
+        async with self._adopting:  # else two of them may each run a drain for one sink
+            wanted, alarms = await self._on_thread(outlets, cfg, self.outbox, METERS, self._billing())
+            await self.drains.adopt(wanted, self.drains.build(wanted))
         ids = {"sources": list(self.sweeps.sources), "sinks": list(wanted)}
         self.reporter.telemetry.configured(self._generation, window=cfg.agent.window, lateness=0, **ids)
         for sink, why in alarms.items():
@@ -296,7 +297,7 @@ class Daemon:
 
         def answer(act: Act) -> control.Answer:
             async def done(who: str, arguments: Mapping[str, object]) -> object:
-                said = await self._on_thread(act, self.outbox, self._billing, who, arguments)
+                said = await self._on_thread(act, self.outbox, self.metering.moment, who, arguments)
                 await self._adopt_sinks(self.config)  # one may have ended
                 self.drains.stirred.set()
                 return said
@@ -336,6 +337,8 @@ class Daemon:
                 if fixed:
                     cure = "a change takes effect only at a restart. Restart, or put it back."
                     raise ConfigError([f"{self._path}: {key}: {cure}" for key in fixed])
+                for section in fresh.sinks:
+                    build_sink(section)  # one that cannot be made is refused before anything has changed
                 await self.sweeps.every_source()  # what happened until now is judged by the old rules
                 await self._on_thread(self._adopt, fresh)
             except SpoolError:

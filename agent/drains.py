@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from agent.delivery.drain import Drain
@@ -12,14 +11,12 @@ from agent.model import NS_PER_S
 from agent.outlets import Outlet
 from agent.reporting import Reporter, SinkStock, Stock
 from agent.sinks import Sink
-from agent.sources import kernel
 from agent.spool.outbox import Outbox
 from agent.spool.remainders import close_out
 from agent.spool.thread import OnThread
 from agent.sweeps import either
 from agent.telemetry import SpoolLevels
 
-CHANGE_SECONDS = 5.0  # how long a reload waits for what is under way at a sink that changes
 LANDING = 0.25  # of the time to finish: nothing more is taken, and what is under way may end
 
 
@@ -42,6 +39,7 @@ class Drains:
         self._dated = dated
         self._metering, self._outbox, self._reporter, self._on_thread = metering, outbox, reporter, on_thread
         self._tidy = tidy
+        self._outlets: Mapping[str, Outlet] = {}  # those that are paused, too
         self._running: dict[str, tuple[Outlet, Drain, asyncio.Task[None]]] = {}
         self.stirred = asyncio.Event()  # set when there are new records, or a person has acted
 
@@ -53,12 +51,15 @@ class Drains:
         return {
             sink: build_sink(outlet.section, self._dated)
             for sink, outlet in outlets.items()
-            if running.get(sink) != outlet
+            if running.get(sink) != outlet and not outlet.paused
         }
 
     async def adopt(self, outlets: Mapping[str, Outlet], built: Mapping[str, Sink]) -> None:
         """Run exactly these, by id; `built` holds the sinks of what is new. The others are not disturbed."""
-        await self._stop([*built, *(self._running.keys() - outlets.keys())], CHANGE_SECONDS)
+        run = {sink for sink, outlet in outlets.items() if not outlet.paused}
+        stop = (self._running.keys() & built.keys()) | (self._running.keys() - run)
+        await self._stop(stop, max((self._running[sink][0].patience for sink in stop), default=0.0))
+        self._outlets = outlets
         for sink, made in built.items():
             drain = self._drain(made, outlets[sink])
             task = asyncio.create_task(drain.run(), name=f"drain {sink}")
@@ -71,8 +72,7 @@ class Drains:
             outlet.route,
             self._outbox,
             self._on_thread,
-            billing=lambda: self._metering.clock.at(kernel.boottime()),
-            monotonic=time.monotonic_ns,
+            now=self._metering.moment,
             chance=random.random,
             told=self._reporter.turned,
             freezes=outlet.freezes,
@@ -98,17 +98,18 @@ class Drains:
         self._running.clear()
 
     async def _stop(self, sinks: Iterable[str], seconds: float) -> None:
-        stopping = [self._running.pop(sink) for sink in sinks if sink in self._running]
-        for _, drain, _ in stopping:
+        stopping = {sink: self._running[sink] for sink in sinks if sink in self._running}
+        for _, drain, _ in stopping.values():
             drain.finish(taking=False)
         if stopping:
-            await asyncio.wait([task for *_, task in stopping], timeout=seconds)
-        for _, drain, task in stopping:
+            await asyncio.wait([task for *_, task in stopping.values()], timeout=seconds)
+        for sink, (_, drain, task) in stopping.items():
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task])
                 await drain.hold_back()
             await drain.sink.close()
+            self._running.pop(sink, None)  # not before: whoever is stopped amid this must still find it
             if not task.cancelled():
                 task.result()
 
@@ -118,7 +119,7 @@ class Drains:
         """For ever: stir the drains when there are records, take stock. `retention`: of records and evidence, ns."""
         while True:
             for *_, drain, task in self._running.values():
-                if task.done():
+                if task.done() and not task.cancelled():
                     task.result()
                 drain.stir()
             stock = await self._on_thread(self._take_stock, retention())
@@ -128,20 +129,20 @@ class Drains:
             await either(self.stirred, self._metering.plan.interval / NS_PER_S)
 
     def _take_stock(self, retention: tuple[int, int]) -> Stock:
-        spool, now = self._outbox.spool, time.time_ns()
+        spool, now = self._outbox.spool, self._metering.moment().billing  # no step of the wall clock ends a retention
         spool.maintain(now, *retention, self._metering.plan.hold)
         sinks = {}
         for sink, standing in self._outbox.sinks().items():
             records, oldest = self._outbox.backlog(standing)
             running = self._running.get(sink)
-            max_age = running[1].sink.terms.max_age if running is not None else None
+            outlet = self._outlets.get(sink)
+            max_age = outlet.max_age if outlet is not None else None
             stuck = self._outbox.stuck(standing)
             ends = standing.until is not None and not records and not stuck
             waits = running is not None and not running[0].freezes and not self._outbox.has_open(standing)
             sinks[sink] = SinkStock(records, oldest, stuck, max_age, ends or waits)
-            if running is not None and running[0].close_after is not None:
-                billing = self._metering.clock.at(kernel.boottime())
-                close_out(self._outbox, standing, billing - running[0].close_after)
+            if outlet is not None and outlet.close_after is not None:
+                close_out(self._outbox, standing, now - outlet.close_after)
         levels = SpoolLevels(
             open_windows=self._metering.books.open_windows(),
             size=spool.bytes,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config import Cgroups, CloudEvents, Config, FileSink, Host, Kubernetes, SourceSection
+from agent.config.sources import measures
 from agent.metering import Plan
 from agent.model import Meter
 from agent.sinks import Sink, file
@@ -145,7 +146,7 @@ def plan_of(cfg: Config) -> Plan:
     told = any(isinstance(source, Kubernetes) and source.basis == "summary" for source in cfg.sources)
     feeds: dict[str, frozenset[str]] = {}
     for source in cfg.sources:
-        for meter in KINDS[source.kind]:
+        for meter in (m for m in KINDS[source.kind] if measures(source, m.name)):
             feeds[meter.name] = feeds.get(meter.name, frozenset()) | {source.id}
     return Plan(
         cluster=cfg.agent.cluster,

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from agent import clock as clocks
 from agent.attribution import Attribution, Rules, Version, revise
 from agent.books import Books, Commit
-from agent.clock import BillingClock, ClockState, Verdict
+from agent.clock import BillingClock, ClockState, Moment, Verdict
 from agent.errors import SpoolError
 from agent.model import NS_PER_S, Dimension, Gap, Meter, Reading, Sweep
 from agent.reattribution import awaits_metadata, introduce, reattribute
@@ -98,12 +98,7 @@ class Metering:
         self._metered = Metered(run_dir / "metered", boot, spool.identity.epoch)
         self._uncommitted: dict[str, Uncommitted] = {}
         self._waiting = msgspec.json.decode(spool.meta("waiting") or b"{}", type=dict[str, int])
-        wall, boottime = now()
-        cursors = spool.snapshot().cursors
-        last = max((c.at for c in cursors.values()), default=0)
-        kept = spool.meta("clock")
-        state = msgspec.json.decode(kept, type=ClockState) if kept else None
-        self.clock = BillingClock.start(boot, wall, boottime, last, state, plan.accept_after)
+        self.clock = clock_of(spool, boot, *now(), plan.accept_after)
         self._gap = spool.meta("epoch_gap") or b""
         self._checked = 0  # unattributed records up to this seq were offered to the current rules
         self.adopt(plan)
@@ -222,6 +217,10 @@ class Metering:
         self._waiting = waiting
         return commit
 
+    def moment(self) -> Moment:
+        """Now. On any thread."""
+        return self.clock.moment(*self._now())
+
     def accept_clock(self) -> str:
         """A person vouches for the wall clock; returns what that changed."""
         wall, boottime = self._now()
@@ -291,6 +290,14 @@ class Metering:
                     pairs += [Closed(r, ()) for r in moved]
             if pairs:
                 self.spool.commit(None, now=now, records=pairs)
+
+
+def clock_of(spool: Spool, boot: str, wall: int, boottime: int, accept_after: int) -> BillingClock:
+    """The clock that goes on from what the spool last committed."""
+    swept = max((c.at for c in spool.snapshot().cursors.values()), default=0)
+    kept = spool.meta("clock")
+    state = msgspec.json.decode(kept, type=ClockState) if kept else None
+    return BillingClock.start(boot, wall, boottime, max(swept, spool.frozen()), state, accept_after)
 
 
 class Metered:

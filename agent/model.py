@@ -23,7 +23,7 @@ class Meter(Struct, frozen=True):
     """
 
     name: str
-    unit: str  # base unit of the quantity: "ns", "byte", "byte·ms", "pid·ms", "ms", "op"
+    unit: str  # base unit of the quantity: "ns", "byte", "byte·ms", "pid·ms", "unit·ms", "ms", "op"
     kind: Literal["counter", "gauge"]
     books: Literal["exact", "bound", "none"]
     formula: str  # file and field, per kernel layout: the meter catalogue prints it

@@ -4,8 +4,9 @@ A sink that the configuration no longer names is owed what there was, and goes o
 goes elsewhere first settles what was frozen for where it went before (ACCOUNTING §7).
 """
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -13,19 +14,43 @@ from agent import config
 from agent.config import CloudEvents, Config, FileSink
 from agent.delivery.rendering import Route
 from agent.errors import ConfigError
-from agent.model import Meter
-from agent.spool.outbox import Outbox
+from agent.model import NS_PER_S, Meter
+from agent.spool.outbox import Outbox, Standing
+from agent.spool.remembered import Remembered, goes_to, remembered
+from agent.spool.stranding import strand
 
 MOVED = "it goes elsewhere now, and what was frozen for where it went before is unsettled; `sink ls` shows it"
+STRANDED = (
+    "it goes elsewhere now, and where it went before is not known any more: what may have arrived there is ambiguous"
+)
 REMOVED = "it is no longer configured, and is owed records yet; put it back, or give them up: `sink discard`"
 
 
+CHANGE_SECONDS = 5.0
+
+
 class Outlet(Struct, frozen=True):
-    """One sink as it is to be run. `freezes`: False where only what is frozen already is to be delivered."""
+    """One sink as it is to be run. `freezes`: False where only what is frozen already is to be delivered.
+
+    `paused`: a person wants nothing sent, so that nothing is under way either.
+    """
 
     section: FileSink | CloudEvents
     route: Route
     freezes: bool = True
+    paused: bool = False
+
+    @property
+    def max_age(self) -> int | None:
+        """Ns after which it takes no usage; None: any age is taken."""
+        return self.section.max_age if isinstance(self.section, CloudEvents) else None
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a change waits for what is under way: without dedupe, what is cut off is a person's."""
+        if isinstance(self.section, CloudEvents) and self.section.dedupe_horizon == 0:
+            return CHANGE_SECONDS + self.section.timeout / NS_PER_S
+        return CHANGE_SECONDS
 
     @property
     def close_after(self) -> int | None:
@@ -33,25 +58,36 @@ class Outlet(Struct, frozen=True):
         return self.section.close_remainders_after if isinstance(self.section, CloudEvents) else None
 
 
-def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> tuple[dict[str, Outlet], dict[str, str]]:
+def outlets(
+    cfg: Config, outbox: Outbox, meters: Mapping[str, Meter], now: int
+) -> tuple[dict[str, Outlet], dict[str, str]]:
     """By id: every sink to be run, and why one is not run as the configuration says.
 
-    Registers those of `cfg`, retires the others. On the spool's thread.
+    Registers those of `cfg`, retires the others. On the spool's thread, at `now` (billing time, ns).
     """
     alarms: dict[str, str] = {}
     known = outbox.sinks()
     found: dict[str, Outlet] = {}
+    there = remembered(outbox.spool.db)
     for section in cfg.sinks:
-        before, written = known.get(section.id), cfg.written_sinks[section.id]
-        if before is not None and before.section != written and outbox.has_open(before):
-            kept = config.sink_of(before.section, os.environ)
-            if kept.destination != section.destination:
-                found[section.id] = Outlet(kept, config.route(cfg, kept, meters), freezes=False)
+        before = known.get(section.id)
+        if before is not None and outbox.has_open(before) and _moved(before, section, there):
+            kept = _former(before, there)
+            if kept is not None:
+                found[section.id] = Outlet(kept, config.route(cfg, kept, meters), freezes=False, paused=before.paused)
                 alarms[section.id] = MOVED
                 continue
-        outbox.register(section.id, section.kind, section.role, written, since=section.since)
-        found[section.id] = Outlet(section, config.route(cfg, section, meters))
-    for sink in known.keys() - found.keys():
+            alarms[section.id] = STRANDED
+            with outbox.transaction():
+                strand(outbox, before, now)
+        written, place = cfg.written_sinks[section.id], _digest(section.destination)
+        standing = outbox.register(section.id, section.kind, section.role, written, since=section.since)
+        if there.destinations.get(section.id) != place:
+            with outbox.transaction():
+                goes_to(outbox.spool.db, section.id, place)
+        if standing.until is None or outbox.backlog(standing)[0]:  # else a person has ended it, and it is over
+            found[section.id] = Outlet(section, config.route(cfg, section, meters), paused=standing.paused)
+    for sink in known.keys() - {section.id for section in cfg.sinks}:
         with outbox.transaction():
             outbox.retire(known[sink])
         standing = outbox.sinks()[sink]
@@ -62,8 +98,34 @@ def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> tuple[d
             except ConfigError as error:
                 alarms[sink] = f"{REMOVED}. It is not sent to: {error}"
             else:
-                found[sink] = Outlet(kept, config.route(cfg, kept, meters))
+                found[sink] = Outlet(kept, config.route(cfg, kept, meters), paused=standing.paused)
         else:
             with outbox.transaction():
                 outbox.remove(standing)
     return found, alarms
+
+
+def _moved(before: Standing, section: FileSink | CloudEvents, there: Remembered) -> bool:
+    """Whether a sink goes elsewhere than what was frozen for it."""
+    if (place := there.destinations.get(section.id)) is not None:
+        return place != _digest(section.destination)
+    kept = _read(before)
+    return kept is None or kept.destination != section.destination
+
+
+def _former(before: Standing, there: Remembered) -> FileSink | CloudEvents | None:
+    """Its last accepted section, if that still says where it went: an address may have been in the environment."""
+    kept = _read(before)
+    place = there.destinations.get(before.id)
+    return kept if kept is not None and place in (None, _digest(kept.destination)) else None
+
+
+def _read(before: Standing) -> FileSink | CloudEvents | None:
+    try:
+        return config.sink_of(before.section, os.environ)
+    except ConfigError:
+        return None
+
+
+def _digest(destination: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(destination).encode()).hexdigest()

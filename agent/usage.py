@@ -148,7 +148,7 @@ class _Measuring:
             if track is None:
                 track = self.tracks[resource.key] = Track(resource)
             if reading.samples:
-                self._read(track, reading, born=self._born(resource) if reading.born is None else reading.born)
+                self._read(track, reading, born=self._born(reading))
             track.resource = resource
             out.touched.add(resource.key)
             if reading.gone:
@@ -207,8 +207,11 @@ class _Measuring:
             parent = self.tracks[parent].resource.parent if parent in self.tracks else None
         return parent
 
-    def _born(self, resource: Resource) -> bool:
+    def _born(self, reading: Reading) -> bool:
         """Whether a resource's counters start at zero: it is new, and not only new to us."""
+        resource = reading.resource
+        if reading.born is not None and (self.known is not None or self.previous is None):
+            return reading.born
         if self.known is None:
             return self.from_zero
         return resource.key not in self.known and resource.anchor not in self.entering

@@ -99,3 +99,26 @@ service:
   telemetry: {{metrics: {{level: none}}, logs: {{level: warn}}}}
   pipelines: {{metrics: {{receivers: [hostmetrics], processors: [batch], exporters: [file]}}}}
 """
+
+
+def kubelet_configuration(interval: int, url: str, etc: Path, out: Path) -> str:
+    """What the kubelet at `url` says of pods and containers, each `interval` seconds, as `configuration` has it.
+
+    `etc` holds ca.crt, and admin-client.crt with its key, which the kubelet takes for an administrator's.
+    """
+    return f"""\
+receivers:
+  kubeletstats:
+    collection_interval: {interval}s
+    endpoint: {url}
+    auth_type: tls
+    ca_file: {etc}/ca.crt
+    cert_file: {etc}/admin-client.crt
+    key_file: {etc}/admin-client.key
+    metric_groups: [pod, container]
+processors: {{batch: {{}}}}
+exporters: {{file: {{path: {out}}}}}
+service:
+  telemetry: {{metrics: {{level: none}}, logs: {{level: warn}}}}
+  pipelines: {{metrics: {{receivers: [kubeletstats], processors: [batch], exporters: [file]}}}}
+"""

@@ -92,6 +92,7 @@ def deliver(work: Work) -> Sent:
 
 
 async def _drain(sink: "Sink", route: "Route", outbox: "Outbox", thread: ThreadPoolExecutor, out: Sent) -> None:
+    from agent.clock import Moment
     from agent.delivery.drain import Drain, Turn
 
     async def on_thread(act: Callable[..., Result], *args: object) -> Result:
@@ -108,8 +109,7 @@ async def _drain(sink: "Sink", route: "Route", outbox: "Outbox", thread: ThreadP
         route,
         outbox,
         on_thread,
-        billing=time.time_ns,
-        monotonic=time.monotonic_ns,
+        now=lambda: Moment(time.time_ns(), time.monotonic_ns()),
         chance=random.random,
         told=told,
     )

@@ -152,6 +152,7 @@ def drain(work: Work) -> Drained:
 
 async def _deliver(outbox: "Outbox", path: Path, thread: ThreadPoolExecutor, out: Drained) -> None:
     """Everything that is owed, counted as it is settled."""
+    from agent.clock import Moment
     from agent.delivery.drain import Drain, Turn
     from agent.delivery.rendering import Route
     from agent.sinks.file import FileSink
@@ -173,8 +174,7 @@ async def _deliver(outbox: "Outbox", path: Path, thread: ThreadPoolExecutor, out
         Route(),
         outbox,
         on_thread,
-        billing=time.time_ns,
-        monotonic=time.monotonic_ns,
+        now=lambda: Moment(time.time_ns(), time.monotonic_ns()),
         chance=random.random,
         told=told,
     )

@@ -160,6 +160,7 @@ def measure(work: Work) -> Swept:
 
 async def _deliver(sink: "Sink", outbox: "Outbox", clock: Clock) -> None:
     """All that the sink is owed now."""
+    from agent.clock import Moment
     from agent.delivery.drain import Drain
     from agent.delivery.rendering import Route
 
@@ -171,8 +172,7 @@ async def _deliver(sink: "Sink", outbox: "Outbox", clock: Clock) -> None:
         Route(),
         outbox,
         at_once,
-        billing=lambda: clock.now()[0],
-        monotonic=time.monotonic_ns,
+        now=lambda: Moment(clock.now()[0], time.monotonic_ns()),
         chance=random.random,
         told=lambda *_: None,
     )

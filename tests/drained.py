@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from agent.clock import Moment
 from agent.delivery.drain import Drain, Turn
 from agent.delivery.rendering import Route
 from agent.sinks import Sink
@@ -51,8 +52,8 @@ def drain_of(
     chance: float = 0.0,
     told: Callable[[str, Turn], None] = lambda _sink, _turn: None,
 ) -> Drain:
-    """The drain of a sink that is told everything in base units; both its clocks are `now`."""
-    return Drain(sink, Route(), outbox, on_thread, billing=now, monotonic=now, chance=lambda: chance, told=told)
+    """The drain of a sink that is told everything in base units; its clock is `now`."""
+    return Drain(sink, Route(), outbox, on_thread, now=lambda: Moment(now(), now()), chance=lambda: chance, told=told)
 
 
 def drained(sink: Sink, outbox: Outbox, now: Callable[[], int], *, on_thread: OnThread = at_once) -> int:

@@ -111,7 +111,7 @@ def junit(*cases: str) -> str:
 PASSED = '<testcase classname="t" name="passes"/>'
 FAILED = '<testcase classname="t" name="fails"><failure message="no"/></testcase>'
 SKIPPED = '<testcase classname="t" name="skips"><skipped message="no root"/></testcase>'
-STEPS = [f"{name} 1.0 3.5 0" for name in ("setup", "lint", "test", "test-real", "mutants", "smoke")]
+STEPS = [f"{name} 1.0 3.5 0" for name in ("setup", "cluster", "lint", "test", "test-real", "mutants", "smoke")]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ STEPS = [f"{name} 1.0 3.5 0" for name in ("setup", "lint", "test", "test-real", 
         (STEPS[:-1], junit(PASSED), junit(PASSED), "step smoke failed or did not run", "2 passed"),
         ([*STEPS[:-1], "smoke 1 2 1"], junit(PASSED), junit(PASSED), "step smoke failed", "2 passed"),
         (["setup 1.0 2.0 1"], None, None, "step setup failed or did not run", "0 passed, 0 failed, 0 skipped"),
-        ([*STEPS[:2], "test 1 2 2", *STEPS[3:]], junit(PASSED, FAILED), junit(PASSED), "step test failed", "1 failed"),
+        ([*STEPS[:3], "test 1 2 2", *STEPS[4:]], junit(PASSED, FAILED), junit(PASSED), "step test failed", "1 failed"),
     ],
     ids=["all well", "real test skipped", "no real test", "step missing", "step failed", "no set-up", "test failed"],
 )

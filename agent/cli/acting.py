@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent import clock
 from agent.cli.check import load
 from agent.config import Config
 from agent.control import ask
 from agent.errors import CannotStartError
+from agent.sources import kernel
 from agent.spool import Spool
 from agent.spool.identity import fingerprint
 from agent.spool.ledger import opened
@@ -22,11 +24,13 @@ def act(config: Path, what: str, **arguments: object) -> object:
     try:
         return ask(cfg.agent.data_dir, what, **given)
     except CannotStartError:  # no agent runs there: the spool is ours to lock
+        from agent.metering import clock_of
         from agent.spool.acts import ACTS
         from agent.spool.outbox import Outbox
 
         with writing(cfg) as spool:
-            return ACTS[what](Outbox(spool), time.time_ns, asker(), given)
+            kept = clock_of(spool, kernel.boot_id(), *clock.now(), cfg.agent.clock.accept_after)
+            return ACTS[what](Outbox(spool), lambda: kept.moment(*clock.now()), asker(), given)
 
 
 @contextmanager

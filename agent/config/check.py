@@ -11,7 +11,7 @@ from agent.config import routes
 from agent.config.document import Loc
 from agent.config.scalars import NS, written_duration
 from agent.config.sections import Config, MeterEntry
-from agent.config.sources import Cgroups, Kubernetes
+from agent.config.sources import Cgroups, Kubernetes, measures
 from agent.config.ties import ties
 from agent.model import Meter
 from agent.pattern import anchor_of
@@ -78,9 +78,13 @@ def _sources(config: Config, line: Line) -> Found:
         yield ("sources",), "no source, so nothing would be measured. Add `- {kind: host}`."
     yield from _unique([(s.id, ("sources", i, "id")) for i, s in enumerate(config.sources)], "a source's id", line)
     claimed: list[tuple[str, int, Loc]] = []
+    told = any(isinstance(source, Kubernetes) and source.basis == "summary" for source in config.sources)
     for index, source in enumerate(config.sources):
         if not isinstance(source, Cgroups | Kubernetes):
             continue
+        if told and isinstance(source, Cgroups):
+            text = "beside a kubelet's summary, whose counters no group's books can prove"
+            yield ("sources", index), f"{text}. Give it an agent of its own, or write `basis: cgroup` there."
         here: Loc = ("sources", index)
         key = "anchors" if source.anchors else "include"
         for number, glob in enumerate(source.include if isinstance(source, Cgroups) else ()):
@@ -144,13 +148,16 @@ def _chosen(config: Config, line: Line) -> Found:
 
 
 def _measured(config: Config, known: KnownMeters) -> Found:
-    kinds = {source.kind for source in config.sources}
-    measured = {meter.name for kind in kinds for meter in known.get(kind, ())}
+    measured = {
+        meter.name for source in config.sources for meter in known.get(source.kind, ()) if measures(source, meter.name)
+    }
     for index, entry in enumerate(config.meters if config.sources else ()):
         if entry.meter in measured:
             continue
         elsewhere = sorted(kind for kind, meters in known.items() if entry.meter in {m.name for m in meters})
-        if elsewhere:
+        if any(isinstance(s, Kubernetes) and not measures(s, entry.meter) for s in config.sources) and elsewhere:
+            text = "not told by a kubelet's summary. Write `basis: cgroup`, or remove it."
+        elif elsewhere:
             kinds_of = " or ".join(elsewhere)
             text = f"measured by the source kind {kinds_of} only. Add `- {{kind: {elsewhere[0]}}}` to sources."
         else:

@@ -23,13 +23,23 @@ def route(config: Config, section: FileSink | CloudEvents, meters: Mapping[str, 
     """What one sink takes, and how it is told. `meters` by name."""
     customers = {c.id: c.ids[section.id] for c in config.customers if section.id in c.ids}
     orphans = unrouted(config) if section.id == _first_billing(config) else frozenset()
+    elsewhere = _elsewhere(config, section.id) if section.role == "billing" else {}
     if isinstance(section, FileSink):
-        return Route(customers=customers, orphans=orphans)
+        return Route(customers=customers, orphans=orphans, elsewhere=elsewhere)
     bases = base_units(config, meters)
     measures = None
     if section.dimensions is not None:
         measures = {name: _measure(name, told, bases.get(name, "")) for name, told in section.dimensions.items()}
-    return Route(measures, customers, section.timestamp, orphans)
+    return Route(measures, customers, section.timestamp, orphans, elsewhere)
+
+
+def _elsewhere(config: Config, sink: str) -> dict[str, str]:
+    """The billing sink of each dimension that another takes, or that the first notes as nobody's."""
+    names = [entry.name for entry in config.meters]
+    others = [other for other in config.sinks if other.role == "billing" and other.id != sink]
+    first = _first_billing(config)
+    noted = {} if first in (None, sink) else dict.fromkeys(unrouted(config), first)
+    return noted | {name: other.id for other in others for name in (names if other.takes is None else other.takes)}
 
 
 def _measure(name: str, told: DimensionAtSink, base: str) -> Measure:

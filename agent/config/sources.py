@@ -105,5 +105,10 @@ class Kubernetes(Section):
         return (*self.anchors, *self.system)
 
 
+def measures(section: "SourceSection", meter: str) -> bool:
+    """Whether a source of this section can measure a meter that its kind knows."""
+    return not isinstance(section, Kubernetes) or section.basis == "cgroup" or not meter.startswith(("io.", "pids"))
+
+
 SourceSection = Host | Cgroups | Kubernetes
 SourceEntry = Annotated[SourceSection, Field(discriminator="kind")]

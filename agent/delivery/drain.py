@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from msgspec import Struct, structs
 
+from agent.clock import Moment
 from agent.delivery.judgement import forgotten, judge
 from agent.delivery.pace import Pace
 from agent.delivery.rendering import Rendering, Route
@@ -24,8 +25,10 @@ from agent.spool.thread import OnThread
 GATHER_SECONDS = 0.004  # answers that come within it share one commit
 IDLE_SECONDS = 60.0  # a look that nothing asked for
 FULL_SECONDS = 5.0  # between two tries to settle anything on a full disk
+UNSURE_SECONDS = 60  # between two looks at whether the clock is confirmed by now
 AHEAD = 2  # submissions taken for each that may be under way, so that a slot never waits for the disk
 TOO_LATE = Answer(outcome="retry", why="not sent again: its turn came too late", left=False)
+UNSURE = "not sent again yet: how long ago it may have arrived is not known before the clock is confirmed"
 HELD_BACK = Answer(outcome="retry", why="not sent: taken ahead, and held back", left=False)
 
 
@@ -44,12 +47,12 @@ class Turn(Struct, frozen=True):
     taken: tuple[Submission, ...] = ()
     settled: tuple[Settled, ...] = ()
     more: bool = False  # there is more to freeze
-    due: int | None = None  # when something is to be sent again, billing time
+    due: int | None = None  # when something is to be sent again, elapsed time
     full: str | None = None  # the disk was; nothing was taken
 
 
 class _Back(Struct, frozen=True):
-    """An attempt that is over."""
+    """An attempt that is over; it began at `began`, elapsed time."""
 
     submission: Submission
     answer: Answer
@@ -67,19 +70,18 @@ class Drain:
         outbox: Outbox,
         on_thread: OnThread,
         *,
-        billing: Callable[[], int],
-        monotonic: Callable[[], int],
+        now: Callable[[], Moment],
         chance: Callable[[], float],
         told: Callable[[str, Turn], None],
         freezes: bool = True,
     ) -> None:
-        """`billing` and `monotonic` are clocks in ns; `told` hears of each turn that settled something.
+        """`told` hears of each turn that settled something.
 
         Not `freezes`: only what is frozen already is delivered.
         """
         self._freezes = freezes
         self.sink, self._route, self._outbox, self._on_thread = sink, route, outbox, on_thread
-        self._billing, self._monotonic, self._told = billing, monotonic, told
+        self._now, self._told = now, told
         self._pace = Pace(sink.terms.concurrency, sink.terms.rate, chance)
         self._stir = asyncio.Event()
         self._back: list[_Back] = []
@@ -144,7 +146,7 @@ class Drain:
 
     def _room(self) -> int:
         """How many submissions may be taken from the spool now."""
-        if not self._taking or self._monotonic() < self._pace.opens_at:
+        if not self._taking or self._elapsed() < self._pace.opens_at:
             return 0
         most = 1 if self._pace.tripped else AHEAD * self.sink.terms.concurrency
         return max(0, most - len(self._flying) - len(self._ready))
@@ -167,11 +169,11 @@ class Drain:
         try:
             return self._transact(back, room, beside)
         except SpoolFullError as error:
-            self._outbox.make_room(self._billing())
+            self._outbox.make_room(self._now().billing)
             return structs.replace(self._transact(back, 0, beside), more=False, full=str(error))
 
     def _transact(self, back: list[_Back], room: int, beside: frozenset[int]) -> Turn:
-        outbox, now, terms = self._outbox, self._billing(), self.sink.terms
+        outbox, now, terms = self._outbox, self._now(), self.sink.terms
         standing = outbox.sinks().get(self.sink.id)
         if standing is None:
             return Turn()
@@ -181,13 +183,16 @@ class Drain:
         with outbox.transaction():
             for over in back:
                 settled += self._settle(over, now)
-            for submission in outbox.due(standing, now, room, beside):
-                if submission.attempts and forgotten(submission.tainted, terms, now):
+            for submission in outbox.due(standing, now.elapsed, room, beside):
+                gone = submission.attempts and forgotten(submission.tainted, terms, now.age)
+                if gone is None:
+                    settled.append(self._wait(submission, now))
+                elif gone:
                     settled.append(self._give_up(submission, now))
                 else:
                     taken.append(submission)
             if self._freezes and len(taken) < room:
-                rendering = Rendering(self.sink, self._route, outbox, standing, now)
+                rendering = Rendering(self.sink, self._route, outbox, standing, now.billing)
                 taken += outbox.freeze(
                     standing,
                     rendering,
@@ -196,16 +201,17 @@ class Drain:
                     max_bytes=terms.max_bytes,
                     now=now,
                 )
-            outbox.leaving([s for s in taken if s.attempts or not terms.staged], now)
+            outbox.leaving([s for s in taken if s.attempts or not terms.staged], now.elapsed)
         more = self._freezes and not standing.paused and outbox.more(standing)
         due = None if standing.paused else outbox.next_due(standing, beside | {s.id for s in taken})
         return Turn(tuple(taken), tuple(settled), more, due)
 
-    def _settle(self, over: _Back, now: int) -> list[Settled]:
+    def _settle(self, over: _Back, now: Moment) -> list[Settled]:
         outbox, submission, answer = self._outbox, over.submission, over.answer
-        verdict = judge(submission, answer, self.sink.terms, over.began, now)
-        outbox.attempted(submission, over.began, now, verdict.outcome, answer.why)
-        outbox.settle(submission, verdict.settled, now)
+        verdict = judge(submission, answer, self.sink.terms, over.began, now.age)
+        began = now.billing - (now.elapsed - over.began)
+        outbox.attempted(submission, began, now.billing, verdict.outcome, answer.why)
+        outbox.settle(submission, verdict.settled, now.billing)
         tally = Counter(verdict.settled.values())
         settled = [Settled(outcome, count, why) for (outcome, why), count in tally.items()]
         left = len(submission.items) - len(verdict.settled)
@@ -215,39 +221,43 @@ class Drain:
             if verdict.groups:
                 outbox.split(submission, verdict.groups, verdict.tainted, now)
             else:
-                outbox.postpone(submission, now + over.wait, verdict.tainted)
+                outbox.postpone(submission, now.elapsed + over.wait, verdict.tainted)
         return settled
 
-    def _give_up(self, submission: Submission, now: int) -> Settled:
+    def _wait(self, submission: Submission, now: Moment) -> Settled:
+        self._outbox.postpone(submission, now.elapsed + UNSURE_SECONDS * NS_PER_S, submission.tainted)
+        return Settled("retry", len(submission.items), UNSURE, again=True)
+
+    def _give_up(self, submission: Submission, now: Moment) -> Settled:
         why = "an attempt may have arrived, and the sink no longer knows its id"
-        self._outbox.settle(submission, {item.seq: ("ambiguous", why) for item in submission.items}, now)
+        self._outbox.settle(submission, {item.seq: ("ambiguous", why) for item in submission.items}, now.billing)
         return Settled("ambiguous", len(submission.items), why)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def _launch(self) -> None:
         """Begin as many attempts as may be under way."""
-        while self._taking and self._ready and self._pace.room(self._monotonic(), len(self._flying)):
+        while self._taking and self._ready and self._pace.room(self._elapsed(), len(self._flying)):
             submission = self._ready.popleft()
             self._flying[submission.id] = asyncio.create_task(self._fly(submission))
-        shut = self._pace.tripped or self._monotonic() < self._pace.opens_at
+        shut = self._pace.tripped or self._elapsed() < self._pace.opens_at
         if shut or not self._taking:  # what was taken ahead waits in the spool
             self._hold_ready()
 
     def _hold_ready(self) -> None:
-        self._back += [_Back(s, HELD_BACK, self._billing(), 0) for s in self._ready]
+        self._back += [_Back(s, HELD_BACK, self._elapsed(), 0) for s in self._ready]
         self._ready.clear()
 
     async def _fly(self, submission: Submission) -> None:
         """One attempt, from its slot to its answer."""
-        pause = self._pace.slot(self._monotonic()) - self._monotonic()
+        pause = self._pace.slot(self._elapsed()) - self._elapsed()
         if pause > 0:
             try:
                 await asyncio.sleep(pause / NS_PER_S)
             except asyncio.CancelledError:
                 self._ready.append(submission)  # it has not left, and `hold_back` says so
                 raise
-        began = self._billing()
+        began = self._elapsed()
         try:
             answer = await self._attempt(submission, began)
         except Exception as error:  # noqa: BLE001 - the task has nobody else to tell; `run` raises it
@@ -255,7 +265,7 @@ class Drain:
         else:
             attempts = submission.attempts + 1
             if answer.outcome in ("retry", "ambiguous"):
-                wait = self._pace.failed(self._monotonic(), attempts, answer.after, blocked=answer.blocked)
+                wait = self._pace.failed(self._elapsed(), attempts, answer.after, blocked=answer.blocked)
             else:
                 wait = max(answer.after or 0, self._pace.backoff(attempts))  # of items that it did not take
                 self._pace.succeeded()
@@ -265,7 +275,7 @@ class Drain:
         self.stir()
 
     async def _attempt(self, submission: Submission, began: int) -> Answer:
-        if submission.attempts and forgotten(submission.tainted, self.sink.terms, began):
+        if submission.attempts and forgotten(submission.tainted, self.sink.terms, self._now().age) is not False:
             return TOO_LATE
         try:
             if self.sink.terms.staged and not submission.attempts:
@@ -281,17 +291,20 @@ class Drain:
 
     async def _rest(self, turn: Turn) -> None:
         """Until something came back, is due, or was asked for; then a moment more, for what comes with it."""
-        shut = self._pace.opens_at - self._monotonic()
+        shut = self._pace.opens_at - self._elapsed()
         seconds = IDLE_SECONDS
         if turn.full:
             seconds = FULL_SECONDS
         elif shut > 0:
             seconds = shut / NS_PER_S
         elif turn.due is not None and self._room():
-            seconds = max(0.0, (turn.due - self._billing()) / NS_PER_S)
+            seconds = max(0.0, (turn.due - self._elapsed()) / NS_PER_S)
         if turn.full or not self._back:
             await self._stirred(min(seconds, IDLE_SECONDS))
         await asyncio.sleep(GATHER_SECONDS)
+
+    def _elapsed(self) -> int:
+        return self._now().elapsed
 
     async def _stirred(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -1,21 +1,25 @@
 """What follows from one attempt: which records are settled, what is sent again, when and how (laws L9, L10). Pure.
 
 Once a byte has left, whatever is not a definite refusal leaves a submission *tainted* from the first such attempt on,
-and it stays so. A tainted one may be sent again unchanged while the sink still knows its ids, less a tenth; after that
-only a person, or a look at what the sink holds, can tell. An item that an answer names with `retry` was surely
-not taken: the back end has read it and said so.
+and it stays so. A tainted one may be sent again unchanged while the sink surely knows its ids, less a tenth; after that
+only a person, or a look at what the sink holds, can tell. Times are those of elapsed time. An item that an answer names
+with `retry` was surely not taken: the back end has read it and said so.
 
 A batch is split after a definite refusal of all of it; after any other only where the sink knows single records again
 (`key: record`), and still knows these: it discards by itself what it took the first time. A record that is alone and
 still refused is rejected, definitely refused or not, for then the back end has said what is wrong with this very one.
+A batch that is called a duplicate without a word on its records is split, too: one of them was known, and the others
+may have been turned away with it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from agent.clock import Age
 from agent.sinks import Answer, Terms
 from agent.spool.outbox import Settled, Submission
+from agent.spool.schema import MAY_BE_THERE
 
 
 class Verdict(Struct, frozen=True):
@@ -27,8 +31,10 @@ class Verdict(Struct, frozen=True):
     outcome: str = ""
 
 
-def judge(submission: Submission, answer: Answer, terms: Terms, began: int, now: int) -> Verdict:
-    """What an attempt that began at `began` and was answered by `now` comes to."""
+def judge(submission: Submission, answer: Answer, terms: Terms, began: int, age: Callable[[int], Age]) -> Verdict:
+    """What an attempt that began at `began` comes to. `age`: of a time, when it was answered."""
+    if answer.outcome == "duplicate" and not answer.items and terms.splits and len(submission.items) > 1:
+        answer = structs.replace(answer, outcome="split", definite=True)  # of one of them, it does not say which
     refused = answer.definite or not answer.left  # whatever it does not name was surely not taken
     settled: dict[int, tuple[Settled, str]] = {}
     open_: list[int] = []
@@ -48,29 +54,35 @@ def judge(submission: Submission, answer: Answer, terms: Terms, began: int, now:
     tainted = began if unsure and submission.tainted is None else submission.tainted
     if open_ and answer.outcome == "split" and len(submission.items) == 1:
         return Verdict({open_[0]: _rejected(submission, answer.why)}, (), tainted, "rejected")
-    if open_ and forgotten(tainted, terms, now):
-        why = f"{answer.why}; the sink may have it, and no longer knows its id"
+    if open_ and forgotten(tainted, terms, age):
+        why = f"{answer.why.rstrip('.')}; the sink may have it, and no longer knows its id"
         return Verdict(settled | dict.fromkeys(open_, ("ambiguous", why)), (), tainted, "ambiguous")
     if open_ and answer.outcome == "split":
         if terms.splits and (refused or terms.key == "record"):
             return Verdict(settled, _halves(open_), tainted, "split")
         if refused:
             return Verdict(settled | dict.fromkeys(open_, _rejected(submission, answer.why)), (), tainted, "rejected")
-        why = f"{answer.why}; it cannot be sent in parts, and some of it may have been taken"
+        why = f"{answer.why.rstrip('.')}; it cannot be sent in parts, and some of it may have been taken"
         return Verdict(settled | dict.fromkeys(open_, ("ambiguous", why)), (), tainted, "ambiguous")
     return Verdict(settled, (), tainted, answer.outcome)
 
 
-def forgotten(tainted: int | None, terms: Terms, now: int) -> bool:
-    """Whether the sink may no longer know the ids of what may have left at `tainted`."""
+def forgotten(tainted: int | None, terms: Terms, age: Callable[[int], Age]) -> bool | None:
+    """Whether the sink may no longer know the ids of what may have left at `tainted`.
+
+    None: that depends on a step of the clock which is yet to be confirmed.
+    """
     if tainted is None or terms.dedupe_horizon is None:
         return False
-    return now - tainted >= terms.dedupe_horizon * 9 // 10
+    if terms.dedupe_horizon == 0:
+        return True
+    old, horizon = age(tainted), terms.dedupe_horizon * 9 // 10
+    return old.least >= horizon or (None if old.most >= horizon else False)
 
 
 def _rejected(submission: Submission, why: str) -> tuple[Settled, str]:
     """Refused for good. Whoever decides on it must know whether it may be there all the same."""
-    return "rejected", why if submission.tainted is None else f"{why}; an earlier attempt may have arrived"
+    return "rejected", why if submission.tainted is None else f"{why.rstrip('.')}; {MAY_BE_THERE}"
 
 
 def _halves(seqs: Sequence[int]) -> tuple[tuple[int, ...], ...]:

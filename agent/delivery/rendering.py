@@ -26,24 +26,32 @@ class Route(Struct, frozen=True):
     """What one sink takes, and how it is told.
 
     `measures`: by our dimension; None: every dimension, in base units. `customers`: our id → the sink's. `orphans`:
-    billable dimensions that no sink takes, which this one notes as `unrouted`.
+    billable dimensions that no sink takes, which this one notes as `unrouted`. `elsewhere`: for a billing sink, the
+    billing sink that takes, or notes, a dimension which this one does not.
     """
 
     measures: Mapping[str, Measure] | None = None
     customers: Mapping[str, str] = {}
     timestamp: Instant = "end"
     orphans: Collection[str] = ()
+    elsewhere: Mapping[str, str] = {}
 
 
 class Rendering:
-    """Renders for one sink, inside one transaction of the spool's thread."""
+    """Renders for one sink, inside one transaction of the spool's thread.
+
+    A billable record is one billing sink's for ever, the first's that takes it, and of none it is overlooked: also
+    where a reload gives its dimension to another, before or after that one has passed it (L2, L8).
+    """
 
     def __init__(self, sink: Sink, route: Route, outbox: Outbox, standing: Standing, now: int) -> None:
         self._sink, self._route, self._outbox, self._standing, self._now = sink, route, outbox, standing, now
+        self._others = outbox.others(standing) if standing.role == "billing" else []
 
     def __call__(self, seq: int, kind: str, body: bytes) -> Rendered:
         """What becomes of a record here: a draft, an end without sending, or None when it is not for this sink."""
-        if is_erased(body) or (self._standing.role == "billing" and kind not in BILLED):
+        billing = self._standing.role == "billing"
+        if is_erased(body) or (billing and (kind not in BILLED or self._outbox.is_at(self._others, seq))):
             return None
         name = record_id(body)
         if self._route.measures is None and self._sink.terms.verbatim:
@@ -56,6 +64,8 @@ class Rendering:
         elif record.dimension in self._route.orphans:
             return Unsent(seq, name.bytes, "unrouted", f"no sink takes {record.dimension}")
         else:
+            if record.dimension in self._route.elsewhere:
+                self._outbox.offer(self._route.elsewhere[record.dimension], seq)
             return None
         try:
             payload, rounding = self._rendered(record, str(name), seq, measure)

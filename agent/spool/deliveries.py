@@ -11,6 +11,7 @@ from decimal import Context, Decimal
 import msgspec
 from msgspec import Struct
 
+from agent.clock import ClockState, dated
 from agent.errors import AgentError
 from agent.spool.backlog import stuck
 from agent.spool.ledger import Entry, Ledger
@@ -123,8 +124,10 @@ def _delivery(
     if state == "held":
         why = db.execute("SELECT reason FROM held WHERE ? BETWEEN first AND last", (seq,)).get
     tainted = due = None
-    for open_ in db.execute("SELECT tainted, due FROM submission WHERE id=? AND settled IS NULL", (submission,)):
-        tainted, due = open_ if state == "leaving" else (None, None)
+    if state == "leaving":
+        query = "SELECT tainted, due FROM submission WHERE id=? AND settled IS NULL"
+        for open_ in db.execute(query, (submission,)):
+            tainted, due = (None if at is None else _dated(db, at) for at in open_)
     names, attempts = _past(db, number, seq, submission, at)
     return Delivery(
         sink=sink,
@@ -139,6 +142,12 @@ def _delivery(
         due=due,
         rounding=None if rounding is None else msgspec.json.decode(rounding, type=Rounding),
     )
+
+
+def _dated(db: Ledger, elapsed: int) -> int:
+    """A time of elapsed time, for people."""
+    kept = db.execute("SELECT value FROM meta WHERE name='clock'").get
+    return elapsed if kept is None else dated(elapsed, msgspec.json.decode(kept, type=ClockState))
 
 
 def _past(

@@ -45,9 +45,13 @@ def begin(
     return identity
 
 
-def doubt(db: apsw.Connection, now: int, why: str) -> None:
-    """What may have left and has no answer is ambiguous: the new epoch cannot go on with it as the old one would."""
-    open_ = list(db.execute("SELECT id, sink, first, last FROM submission WHERE settled IS NULL AND tainted NOT NULL"))
+def doubt(db: apsw.Connection, now: int, why: str, *, sink: int | None = None) -> None:
+    """What may have left and has no answer is ambiguous, at one sink or at all: nobody can go on with it as it was."""
+    open_ = [
+        row
+        for row in db.execute("SELECT id, sink, first, last FROM submission WHERE settled IS NULL AND tainted NOT NULL")
+        if sink in (None, row[1])
+    ]
     why = f"an attempt may have arrived: {why}"
     db.executemany(
         "UPDATE item SET outcome='ambiguous', at=?, why=? WHERE sink=? AND seq BETWEEN ? AND ? AND submission=?"

@@ -13,8 +13,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from agent.clock import Moment
 from agent.record import with_seq
 from agent.spool.backlog import backlog, stuck
+from agent.spool.remembered import remember, remembered
 from agent.spool.space import make_room
 from agent.spool.store import Spool
 from agent.spool.transaction import transaction
@@ -45,10 +47,10 @@ class Item(Struct, frozen=True, gc=False):
 
 
 class Submission(Struct, frozen=True):
-    """What one sink is to be sent, frozen before its first byte leaves. Times in ns of billing time.
+    """What one sink is to be sent, frozen before its first byte leaves. `prepared` in ns of billing time.
 
     `attempts` and `tainted` are as they stood before the attempt that is to be made: `tainted` is when the first one
-    began that may have left and was not definitely refused; None if there was none.
+    began that may have left and was not definitely refused, ns of elapsed time; None if there was none.
     """
 
     id: int
@@ -84,6 +86,7 @@ class Unsent(Struct, frozen=True, gc=False):
 Rendered = Draft | Unsent | None
 """None: this sink is not concerned."""
 
+
 _Frozen = tuple[int, int, str, int, int, int, int, int | None]
 _SUBMISSION = "SELECT id, sink, name, first, last, prepared, attempts, tainted FROM submission"
 
@@ -114,19 +117,22 @@ class Outbox:
     def register(self, sink: str, kind: str, role: str, section: bytes, *, since: int | None) -> Standing:
         """Make a sink known, or its configuration new. It starts at records closed from `since` on; None: from now.
 
-        One that was to end goes on instead: what closed meanwhile was not its own, and only what it was owed stays so.
+        One that was to end goes on instead, unless a person has ended it: what closed meanwhile was not its own, and
+        only what it was owed stays so. One that was removed has its number again: no record is sent it twice.
         """
         with self.transaction():
-            known = self.sinks().get(sink)
+            known, beyond = self.sinks().get(sink), remembered(self._db)
             if known is None:
                 began = self._last_closed_before(since)
+                number, _ = beyond.former.pop(sink, (None, ""))
                 self._db.execute(
-                    "INSERT INTO sink(id, kind, role, section, began, position) VALUES(?,?,?,?,?,?)",
-                    (sink, kind, role, section, began, began),
+                    "INSERT INTO sink(number, id, kind, role, section, began, position) VALUES(?,?,?,?,?,?,?)",
+                    (number, sink, kind, role, section, began, began),
                 )
+                remember(self._db, beyond)
             else:
                 self._db.execute("UPDATE sink SET kind=?, role=?, section=? WHERE id=?", (kind, role, section, sink))
-                if known.until is not None:
+                if known.until is not None and sink not in beyond.drained:
                     self._await(known, known.position + 1, known.until)
                     query = "UPDATE sink SET position=max(position, ?), until=NULL WHERE id=?"
                     self._db.execute(query, (self.last(), sink))
@@ -141,7 +147,12 @@ class Outbox:
         self._db.execute("UPDATE sink SET paused=? WHERE number=?", (paused, sink.number))
 
     def remove(self, sink: Standing) -> None:
-        """Forget a sink. What became of its records stays written."""
+        """Forget a sink, but for its number: what became of its records stays written under it."""
+        beyond = remembered(self._db)
+        beyond.former[sink.id] = sink.number, sink.role
+        beyond.drained.discard(sink.id)
+        beyond.destinations.pop(sink.id, None)
+        remember(self._db, beyond)
         self._db.execute("DELETE FROM sink WHERE number=?", (sink.number,))
 
     def last(self) -> int:
@@ -153,6 +164,24 @@ class Outbox:
             return self.last()
         query = "SELECT coalesce(max(seq), 0) FROM record WHERE closed < ?"
         return int(str(self._db.execute(query, (since,)).get))
+
+    # -- who bills what ------------------------------------------------------------------------------------------------
+
+    def others(self, sink: Standing) -> list[int]:
+        """The numbers of the other billing sinks that there are, or were."""
+        there = [other.number for other in self.sinks().values() if other.role == "billing"]
+        former = [number for number, role in remembered(self._db).former.values() if role == "billing"]
+        return [number for number in there + former if number != sink.number]
+
+    def is_at(self, sinks: Sequence[int], seq: int) -> bool:
+        """Whether one of these has it: waiting, under way or settled."""
+        query = "SELECT 1 FROM item WHERE sink=? AND seq=? AND outcome IS NOT 'unrouted'"
+        return any(self._db.execute(query, (sink, seq)).get is not None for sink in sinks)
+
+    def offer(self, sink: str, seq: int) -> None:
+        """Let a record wait for a sink that has passed it over; what that has, or will see by itself, stays."""
+        query = "INSERT OR IGNORE INTO item(sink, seq) SELECT number, ? FROM sink WHERE id=? AND position>=?"
+        self._db.execute(query, (seq, sink, seq))
 
     # -- what is owed ----------------------------------------------------------------------------------------------
 
@@ -179,7 +208,7 @@ class Outbox:
         batches: int,
         max_batch: int,
         max_bytes: int,
-        now: int,
+        now: Moment,
     ) -> list[Submission]:
         """Render the next records it is owed into at most so many submissions. Inside a transaction.
 
@@ -196,7 +225,7 @@ class Outbox:
                 break
             position = position if waiting else seq
             if zlib.crc32(body) != crc:
-                self._quarantine(sink, seq, body, now)
+                self._quarantine(sink, seq, body, now.billing)
                 continue
             rendered = render(seq, kind, body)
             if rendered is None:
@@ -212,7 +241,7 @@ class Outbox:
         frozen = [self._freeze(sink, group, now) for group in groups]
         self._db.executemany(
             "INSERT OR REPLACE INTO item(sink, seq, outcome, at, why) VALUES(?,?,?,?,?)",
-            [(sink.number, u.seq, u.outcome, now, u.why) for u in unsent],
+            [(sink.number, u.seq, u.outcome, now.billing, u.why) for u in unsent],
         )
         self._db.executemany("DELETE FROM item WHERE sink=? AND seq=?", [(sink.number, seq) for seq in moot])
         looked: list[Draft | Unsent] = [*chain(*groups), *unsent]
@@ -244,11 +273,11 @@ class Outbox:
         end = sys.maxsize if sink.until is None else sink.until
         return list(self._db.execute(query, (sink.position, end, sink.number, limit)))
 
-    def _freeze(self, sink: Standing, drafts: Sequence[Draft], now: int) -> Submission:
+    def _freeze(self, sink: Standing, drafts: Sequence[Draft], now: Moment) -> Submission:
         name = _name(self.spool.identity.epoch, drafts[0].seq, drafts[-1].seq)
         self._db.execute(
             "INSERT INTO submission(sink, name, first, last, prepared, attempts, due) VALUES(?,?,?,?,?,0,?)",
-            (sink.number, name, drafts[0].seq, drafts[-1].seq, now, now),
+            (sink.number, name, drafts[0].seq, drafts[-1].seq, now.billing, now.elapsed),
         )
         number = self._db.last_insert_rowid()
         self._db.executemany(
@@ -256,12 +285,15 @@ class Outbox:
             [(sink.number, d.seq, number, d.payload if d.kept else None, d.rounding) for d in drafts],
         )
         items = tuple(Item(d.seq, d.payload) for d in drafts)
-        return Submission(number, sink.number, name, drafts[0].seq, drafts[-1].seq, now, 0, None, items)
+        return Submission(number, sink.number, name, drafts[0].seq, drafts[-1].seq, now.billing, 0, None, items)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def due(self, sink: Standing, now: int, limit: int, beside: Collection[int]) -> list[Submission]:
-        """Frozen submissions whose time has come, oldest first, without those `beside` that are under way."""
+        """Frozen submissions whose time has come, oldest first, without those `beside` that are under way.
+
+        `now` in elapsed time, as are all times below of when something is due or left.
+        """
         rows = self._db.execute(
             f"{_SUBMISSION} WHERE sink=? AND settled IS NULL AND due<=? ORDER BY due, id LIMIT ?",
             (sink.number, now, limit + len(beside)),
@@ -319,19 +351,19 @@ class Outbox:
         """It is to be sent again at `due`. `tainted` stands as the attempt has left it."""
         self._db.execute("UPDATE submission SET due=?, tainted=? WHERE id=?", (due, tainted, submission.id))
 
-    def split(self, submission: Submission, groups: Sequence[Sequence[int]], tainted: int | None, now: int) -> None:
+    def split(self, submission: Submission, groups: Sequence[Sequence[int]], tainted: int | None, now: Moment) -> None:
         """Its items go on in as many submissions, each as it was frozen and with the same past."""
         for group in groups:
             self._db.execute(
                 "INSERT INTO submission(sink, parent, name, first, last, prepared, attempts, tainted, due)"
                 " SELECT sink, id, ?, ?, ?, prepared, attempts, ?, ? FROM submission WHERE id=?",
-                (_name(submission.name, group[0], group[-1]), group[0], group[-1], tainted, now, submission.id),
+                (_name(submission.name, group[0], group[-1]), group[0], group[-1], tainted, now.elapsed, submission.id),
             )
             self._db.executemany(
                 "UPDATE item SET submission=? WHERE sink=? AND seq=?",
                 [(self._db.last_insert_rowid(), submission.sink, seq) for seq in group],
             )
-        self._db.execute("UPDATE submission SET settled=? WHERE id=?", (now, submission.id))
+        self._db.execute("UPDATE submission SET settled=? WHERE id=?", (now.billing, submission.id))
 
     # -- remainders ------------------------------------------------------------------------------------------------
 

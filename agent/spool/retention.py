@@ -105,8 +105,17 @@ def _runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield numbers[0], numbers[-1]
 
 
-def forget(db: apsw.Connection, before: int) -> None:
-    """Drop the next n of keys whose windows began before `before`; usage that late is held for a person."""
+def forget(db: apsw.Connection, before: int, forgotten: int) -> int:
+    """Drop the next n of keys whose windows began before `before`; usage up to the newest of them is held for a person.
+
+    `forgotten`: up to where that is so already. Returns up to where it is now: no further than something was dropped,
+    for a clock that was a year ahead must not have all usage of a year held.
+    """
+    newest = db.execute("SELECT max(start) FROM spent WHERE start < ?", (before,)).get
+    if not isinstance(newest, int):
+        return forgotten
+    forgotten = max(forgotten, newest + 1)
     with transaction(db):
         db.execute("DELETE FROM spent WHERE start < ?", (before,))
-        db.execute("INSERT OR REPLACE INTO meta VALUES('forgotten', ?)", (b"%d" % before,))
+        db.execute("INSERT OR REPLACE INTO meta VALUES('forgotten', ?)", (b"%d" % forgotten,))
+    return forgotten

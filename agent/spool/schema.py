@@ -11,6 +11,7 @@ CHECKSUM_BYTES = 8  # kept free at the end of each page
 VERSION = 2  # 1 was never released; a file of it is salvaged like an unsound one
 
 BILLED = ("usage", "manual", "correction")  # L7: a billing sink gets these; a copy gets everything
+MAY_BE_THERE = "an earlier attempt may have arrived"  # so ends what is said of a record that was refused all the same
 STUCK = ("conflict", "rejected", "ambiguous", "unrouted")  # settled, and yet a person must decide
 
 _TABLES = """

@@ -108,6 +108,11 @@ class Spool:
         value = self.db.execute("SELECT value FROM meta WHERE name=?", (name,)).get
         return None if value is None else bytes(value)
 
+    def frozen(self) -> int:
+        """The billing time at which a submission was last frozen; 0 if none was."""
+        with in_our_words(self.db):
+            return int(str(self.db.execute("SELECT prepared FROM submission ORDER BY id DESC LIMIT 1").get or 0))
+
     def snapshot(self) -> Snapshot:
         """The committed state that `Books` goes on from."""
         with in_our_words(self.db):
@@ -309,15 +314,14 @@ class Spool:
 
         Raises SpoolError.
         """
-        if now - self._maintained < MAINTENANCE:
+        if 0 <= now - self._maintained < MAINTENANCE:
             return
         self._maintained = now
         with in_our_words(self.db):
             self._verify(now)
             digest_days(self.db, now)
             if expire(self.db, now, retention, evidence_retention):
-                self._forgotten = now - 2 * retention
-                forget(self.db, self._forgotten)
+                self._forgotten = forget(self.db, now - 2 * retention, self._forgotten)
             refill(self.db, self.directory, self._reserve)
             query = "SELECT count(*) FROM record WHERE kind='unattributed' AND closed>=?"
             self.held_unattributed = int(str(self.db.execute(query, (now - hold,)).get))

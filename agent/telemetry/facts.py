@@ -116,6 +116,13 @@ class Telemetry:
         """Coverage is missing. `reason` is a word of the code, never a name."""
         self._add(m.GAPS, source, reason)
 
+    def followed(self, source: str, *, requests: int, relists: int, failing: bool, heard: int) -> None:
+        """How asking the API server goes: counts since the start, and the boottime at which it was last heard."""
+        self._set(m.API_REQUESTS, source, to=requests)
+        self._set(m.API_RELISTS, source, to=relists)
+        self._set(m.API_FAILING, source, to=failing)
+        self._set(m.METADATA_AGE, source, to=heard)
+
     def balanced(self, balance: Balance, unattributed: int) -> None:
         """One sweep's books of one anchor and meter, and how much of `balance.booked` was unattributed.
 

@@ -39,6 +39,29 @@ ANOMALIES: Final = Metric(
 )
 GAPS: Final = Metric("metering_gaps_total", "counter", "Spans for which coverage is missing.", ("source", "reason"))
 
+API_REQUESTS: Final = Metric(
+    "metering_kubernetes_api_requests_total", "counter", "Requests to the API server of the cluster.", ("source",)
+)
+API_RELISTS: Final = Metric(
+    "metering_kubernetes_api_relists_total",
+    "counter",
+    "Collections listed anew because the thread of their changes was lost.",
+    ("source",),
+)
+API_FAILING: Final = Metric(
+    "metering_kubernetes_api_failing",
+    "gauge",
+    "1 while pods, namespaces or the node cannot be followed; what is known of them goes on.",
+    ("source",),
+)
+METADATA_AGE: Final = Metric(
+    "metering_kubernetes_metadata_age_seconds",
+    "gauge",
+    "Time since the API server was last heard, of the collection that it is longest for.",
+    ("source",),
+    "boottime",
+)
+
 ANCHOR_MOVED: Final = Metric(
     "metering_books_anchor_seconds_total",
     "counter",

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from agent import control
 from agent.cli.app import app
+from agent.clock import Moment
 from agent.model import NS_PER_S
 from agent.sinks import Answer, Terms
 from agent.spool.acts import ACTS
@@ -42,7 +43,7 @@ def running(stage: Stage) -> Iterator[None]:
 
     def answer(name: str) -> control.Answer:
         async def act(who: str, arguments: Mapping[str, object]) -> object:
-            return ACTS[name](stage.outbox, lambda: LATER, who, arguments)
+            return ACTS[name](stage.outbox, lambda: Moment(LATER, LATER), who, arguments)
 
         return act
 

@@ -2,16 +2,19 @@
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from hashlib import sha256
 from pathlib import Path
 
+from tests.cluster import agent_image
 from tests.cluster.addresses import NODE
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import COMPONENTS, MAX_PODS
+from tests.cluster.images import workload
 from tests.cluster.node import ROOT
-from tests.cluster.programs import missing
+from tests.cluster.programs import clients, missing, servers
 
 DIRECTORY = ROOT / ".run/cluster"
 VERBS = """\
@@ -19,6 +22,8 @@ VERBS = """\
   down                 end it; nothing is left of it
   status               what runs, its CPU time and memory
   kubectl|helm|helm3 … as the administrator
+  build                only make what is kept: the programs and the images
+  image                the agent's image, as docker-archive in dist/
   exec COMMAND …       any command in the node: its processes, mounts, network and control groups
   start|stop|kill NAME one component of it
   load ARCHIVE …       an image, as docker-archive
@@ -51,6 +56,11 @@ def main(argv: list[str]) -> int:
         os.execvp("nsenter", cluster.node.inside(*rest))
     elif verb in ("start", "stop", "kill"):
         getattr(cluster, verb)(rest[0])
+    elif verb == "build":
+        servers(), clients(), workload()
+        agent_image.image()
+    elif verb == "image":
+        _image()
     elif verb == "load":
         for archive in rest:
             cluster.load((ROOT / archive).resolve())
@@ -63,6 +73,14 @@ def _up(cluster: Cluster, max_pods: int) -> None:
     began = time.monotonic()
     cluster.up(max_pods=max_pods)
     print(f"{time.monotonic() - began:7.1f} s  in all: {NODE} is up. `make cluster-down` ends it.")
+
+
+def _image() -> None:
+    name, version = agent_image.NAME.split(":")
+    made = ROOT / f"dist/{name}-{version}.tar"
+    made.parent.mkdir(exist_ok=True)
+    shutil.copyfile(agent_image.image(), made)
+    print(f"{made.relative_to(ROOT)} is {agent_image.NAME}")
 
 
 def _status(cluster: Cluster) -> None:

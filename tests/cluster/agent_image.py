@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import agent
+from tests.cluster import images
 from tests.cluster.images import Layer, archive, layer
 from tests.kept import call, kept
 from tests.real.nspawn import rootfs
 
 ROOT = Path(__file__).parents[2]
+SOURCES = Path(__file__).read_text() + images.SOURCE
 NAME = f"metering-agent:{agent.__version__}"
 HOME = "/opt/metering-agent"
 PROGRAM = f"{HOME}/bin/metering-agent"
@@ -67,7 +69,7 @@ def image() -> Path:
         shutil.rmtree(root)
         shutil.rmtree(target / "agent")
 
-    return kept("agent-image", f"{base} {packages} {digest.hexdigest()} {LAUNCH}", make) / "image.tar"
+    return kept("agent-image", f"{SOURCES} {base} {packages} {digest.hexdigest()}", make) / "image.tar"
 
 
 def _base() -> Layer:
@@ -88,7 +90,7 @@ def _base() -> Layer:
         layer(root, target / "layer")
         shutil.rmtree(root)
 
-    return Layer(kept("agent-base", f"{debian} {PACKAGES} {NOT_NEEDED} {LEFT_OUT.pattern}", make) / "layer")
+    return Layer(kept("agent-base", f"{SOURCES} {debian}", make) / "layer")
 
 
 def _packages() -> Layer:
@@ -109,7 +111,7 @@ def _packages() -> Layer:
         layer(root, target / "layer", only=[root / HOME.lstrip("/")])
         shutil.rmtree(root)
 
-    return Layer(kept("agent-packages", f"{base} {lock.read_text()}", make) / "layer")
+    return Layer(kept("agent-packages", f"{SOURCES} {base} {lock.read_text()}", make) / "layer")
 
 
 def _assembled(target: Path, *layers: Layer) -> Path:

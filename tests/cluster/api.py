@@ -59,7 +59,7 @@ class Server:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._context = ssl.create_default_context(cafile=etc / "ca.crt")
         if token is None:
-            self._context.load_cert_chain(etc / "admin.pem")
+            self._context.load_cert_chain(etc / "admin-client.crt", etc / "admin-client.key")
         self._local = threading.local()
         self._open: list[http.client.HTTPConnection] = []
 

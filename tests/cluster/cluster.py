@@ -31,13 +31,16 @@ KUBE_PROXY = {  # what a cluster's installer grants
 
 
 class Cluster:
-    """One node with everything on it. `node` is how the machine sees it; `api` is the API server, as administrator."""
+    """One node with everything on it. `node` is how the machine sees it; `api` is the API server, as administrator.
+
+    What pods keep in the node's /var/lib and /var/log is below node.directory, what they keep elsewhere at node.path.
+    """
 
     def __init__(self, directory: Path, tag: str, *, bound: bool) -> None:
         """See Node for the arguments. Nothing is started; a cluster that is up in `directory` is taken as it is."""
         self.node = Node(directory, tag, bound=bound)
         if self.node.pid():
-            self._connect()
+            self.api = self.server(API)
 
     def up(self, *, max_pods: int = components.MAX_PODS, say: Callable[[str], None] = print) -> None:
         """Bring everything up and wait until a pod can be admitted; what is up already stays."""
@@ -59,8 +62,8 @@ class Cluster:
             pki.write(self.node.etc)
             components.configure(self.node.etc, max_pods=max_pods)
             self.node.boot()
+            self.api = self.server(API)
             step("certificates, configuration, namespaces")
-        self._connect()
         for name in ("etcd", "containerd"):
             self.node.start(name)
         self.wait_for("etcd")
@@ -84,9 +87,6 @@ class Cluster:
         if self.node.pid():
             self.api.close()
         self.node.remove()
-
-    def _connect(self) -> None:
-        self.api = self.server(API)
 
     def server(self, url: str, *, token: str | None = None) -> Server:
         """Another server of the node, such as the kubelet, or the same ones as whom `token` says."""
@@ -145,17 +145,22 @@ class Cluster:
         return _output(self.node.inside(*argv), stdin, timeout)
 
     def client(self, program: str, *argv: str) -> list[str]:
-        """The command line of kubectl, helm or helm3 as the administrator."""
+        """The command line of kubectl, helm or helm3 as the administrator.
+
+        What they keep of a server's answers lies with the node: in a home they would take one cluster for another.
+        """
+        own = self.node.directory / "clients"
+        homes = (f"{name}={own}" for name in ("KUBECACHEDIR", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"))
         config = f"KUBECONFIG={self.node.etc}/admin.kubeconfig"
-        return self.node.inside("env", config, str(path(program)), *argv)
+        return self.node.inside("env", config, *homes, str(path(program)), *argv)
 
     def kubectl(self, *argv: str, stdin: str | None = None, timeout: float = 600) -> str:
         """What kubectl says."""
         return _output(self.client("kubectl", *argv), stdin, timeout)
 
-    def helm(self, *argv: str, timeout: float = 600) -> str:
-        """What helm (version 4) says."""
-        return _output(self.client("helm", *argv), None, timeout)
+    def helm(self, *argv: str, program: str = "helm", timeout: float = 600) -> str:
+        """What helm says: version 4, or 3 as `helm3`."""
+        return _output(self.client(program, *argv), None, timeout)
 
     def apply(self, *objects: Object) -> None:
         """Make or change objects, as `kubectl apply` does."""

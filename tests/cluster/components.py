@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.addresses import NODE, NODE_IP, POD_NET, SERVICE_NET
+from tests.cluster.addresses import API_SERVICE, NODE, NODE_IP, POD_NET, SERVICE_NET
 from tests.cluster.programs import PLUGINS, path
 
 PAUSE = "cluster.local/pause:1"
@@ -40,7 +40,7 @@ def _apiserver(etc: Path) -> list[str]:
         f"--kubelet-client-certificate={etc}/apiserver-kubelet-client.crt",
         f"--kubelet-client-key={etc}/apiserver-kubelet-client.key", f"--kubelet-certificate-authority={etc}/ca.crt",
         "--kubelet-preferred-address-types=InternalIP",
-        "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={etc}/sa.key",
+        f"--service-account-issuer=https://{API_SERVICE}", f"--service-account-key-file={etc}/sa.key",
         f"--service-account-signing-key-file={etc}/sa.key",
         f"--requestheader-client-ca-file={etc}/front-proxy-ca.crt",
         "--requestheader-allowed-names=front-proxy-client", "--requestheader-extra-headers-prefix=X-Remote-Extra-",

@@ -13,6 +13,7 @@ from tests.cluster.components import PAUSE
 from tests.cluster.programs import path
 from tests.kept import call, kept
 
+SOURCE = Path(__file__).read_text()  # part of every recipe: another way to make an image makes another image
 TOOLS = "cluster.local/tools:1"  # busybox, `burn` and `pause`: what every workload runs
 
 PAUSE_C = r"""
@@ -78,7 +79,7 @@ def workload() -> list[Path]:
         shutil.rmtree(root)
         shutil.rmtree(only)
 
-    made = kept("cluster-images", f"{PAUSE} {TOOLS} {PAUSE_C} {BURN_C} {USERS} {path('busybox').stat().st_size}", make)
+    made = kept("cluster-images", f"{SOURCE} {PAUSE} {path('busybox').stat().st_size}", make)
     return [made / "pause.tar", made / "tools.tar"]
 
 
@@ -99,7 +100,7 @@ def layer(root: Path, out: Path, *, only: Sequence[Path] | None = None) -> Layer
     """Write the files below `root` to `out`, or of them `only` these. No file has a time or an owner."""
     with tarfile.open(out, "w") as tar:
         for path in sorted(only or [root]):
-            tar.add(path, arcname=f"./{path.relative_to(root)}", filter=_timeless)
+            tar.add(path, arcname=path.relative_to(root), filter=_timeless)
     return Layer(out)
 
 

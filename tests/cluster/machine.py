@@ -12,14 +12,14 @@ VOLATILE = ("kernel/ns_last_pid", "kernel/random")  # change by themselves
 NAMESPACES = ("cgroup", "mnt", "net", "pid")
 
 
-def state() -> dict[str, set[str]]:
-    """Mounts, network devices, kernel settings, places and clusters' control groups, each as a set of texts."""
+def state(tag: str) -> dict[str, set[str]]:
+    """Mounts, network devices, kernel settings, places and the control groups of cluster `tag`, as sets of texts."""
     return {
         "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
         "devices": {name for _, name in socket.if_nameindex()},
         "settings": _settings(),
         "places": {str(path) for place in PLACES for path in Path(place).glob("*")},
-        "groups": {str(path) for mount in mounted().values() for path in mount.glob(f"{PREFIX}*")},
+        "groups": {str(path) for mount in mounted().values() for path in mount.glob(f"{PREFIX}{tag}")},
     }
 
 

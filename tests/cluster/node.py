@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests.cluster.boot import STATE
 from tests.cluster.components import COMPONENTS
 from tests.cluster.hierarchies import Groups
 from tests.cluster.waiting import until
@@ -39,6 +40,11 @@ class Node:
 
     def boot(self) -> None:
         """Make the namespaces, and wait until they are laid out."""
+        for place in (*STATE, "/run", "/sys"):
+            if any(needed.is_relative_to(place) for needed in (self.directory, ROOT)):
+                raise RuntimeError(
+                    f"a node has a {place} of its own: work in a tree, and with data, that lie elsewhere"
+                )
         for name in ("pids", "log", "etc"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / "ready").unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trustme
 
-from tests.cluster.addresses import API, API_SERVICE_IP, NODE, NODE_IP
+from tests.cluster.addresses import API, API_SERVICE, API_SERVICE_IP, NODE, NODE_IP
 
 CLIENTS: Mapping[str, tuple[str, str | None]] = {  # file → user, group
     "admin": ("admin", "system:masters"),
@@ -16,11 +16,15 @@ CLIENTS: Mapping[str, tuple[str, str | None]] = {  # file → user, group
     "kube-proxy": ("system:kube-proxy", None),
     "kubelet": (f"system:node:{NODE}", "system:nodes"),
 }
-NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", API_SERVICE)
 
 
 def write(directory: Path) -> None:
-    """Fill `directory`: ca.crt, NAME.crt and NAME.key of servers, sa.key for tokens, NAME.kubeconfig of CLIENTS."""
+    """Fill `directory`.
+
+    With ca.crt; NAME.crt and NAME.key of servers; sa.key for tokens; of each client NAME.kubeconfig, and what is in
+    it as NAME-client.crt and NAME-client.key.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     ca, front = trustme.CA(organization_name="cluster"), trustme.CA(organization_name="front-proxy")
     ca.cert_pem.write_to_path(directory / "ca.crt")
@@ -46,8 +50,8 @@ def write(directory: Path) -> None:
         config = _kubeconfig(ca.cert_pem.bytes(), cert.cert_chain_pems[0].bytes(), cert.private_key_pem.bytes())
         (directory / f"{name}.kubeconfig").write_text(config)
         (directory / f"{name}.kubeconfig").chmod(0o600)
-        if name == "admin":
-            cert.private_key_and_cert_chain_pem.write_to_path(directory / "admin.pem")
+        cert.cert_chain_pems[0].write_to_path(directory / f"{name}-client.crt")
+        cert.private_key_pem.write_to_path(directory / f"{name}-client.key")
 
 
 def _kubeconfig(ca: bytes, certificate: bytes, key: bytes) -> str:

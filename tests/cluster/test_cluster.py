@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import machine, workloads
+from tests.cluster import agent_image, machine, workloads
 from tests.cluster.cluster import Cluster
 from tests.cluster.hierarchies import Groups, abandoned
 from tests.cluster.node import ROOT
@@ -86,11 +87,47 @@ def test_a_component_is_killed_and_comes_back(cluster: Cluster, name: str) -> No
     until(lambda: phase(cluster, f"after-{name}") == "Succeeded", "new pods run")
 
 
+@pytest.mark.parametrize("program", ["helm", "helm3"])
+def test_helm_installs_a_chart_from_a_folder(cluster: Cluster, program: str, tmp_path: Path) -> None:
+    """Without a repository of charts, by either version."""
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("{apiVersion: v2, name: little, version: 1.0.0}\n")
+    kept = (
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: {{ .Release.Name }}}, data: {says: '{{ .Values.says }}'}}\n"
+    )
+    (chart / "templates/kept.yaml").write_text(kept)
+    cluster.helm("install", program, str(chart), "-n", TEAM, "--set", "says=hello", "--wait", program=program)
+    made = cluster.api.get(f"/api/v1/namespaces/{TEAM}/configmaps/{program}")
+    assert made["data"] == {"says": "hello"}
+    cluster.helm("uninstall", program, "-n", TEAM, "--wait", program=program)
+
+
+def test_the_agents_image_needs_nothing_but_itself(cluster: Cluster) -> None:
+    """It runs on a root that cannot be written to, without a capability; there is no shell in it to be misused."""
+    made = agent_image.image()
+    cluster.load(made)
+    locked = {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    main = workloads.container("main", (agent_image.PROGRAM, "meters"), image=agent_image.NAME, securityContext=locked)
+    cluster.apply(workloads.pod(TEAM, "agent", main, restartPolicy="Never"))
+    cluster.in_phase(TEAM, "agent", "Succeeded")
+    assert "cpuacct.usage" in cluster.kubectl("logs", "-n", TEAM, "agent")
+    with tarfile.open(made) as archive:
+        paths = list[Path]()
+        for layer in ("0.tar", "1.tar", "2.tar"):
+            with tarfile.open(fileobj=archive.extractfile(layer)) as files:
+                paths += map(Path, files.getnames())
+    programs = {path.name for path in paths if path.parent.name in ("bin", "sbin")}
+    assert programs >= {"metering-agent", "python3.11"}
+    assert not programs & {"sh", "bash", "dash", "busybox", "apt", "dpkg", "pip", "pip3"}
+
+
 def test_a_cluster_goes_without_a_trace(tmp_path: Path) -> None:
     """Mounts, devices, kernel settings, directories, groups: as before; its namespaces: empty."""
     require(not missing(), missing())
-    before = machine.state()
-    cluster = Cluster(tmp_path / "second", f"{os.getpid()}-second", bound=True)
+    tag = f"{os.getpid()}-second"
+    before = machine.state(tag)
+    cluster = Cluster(tmp_path / "second", tag, bound=True)
     try:
         cluster.up()
         first = cluster.node.pid()
@@ -99,11 +136,11 @@ def test_a_cluster_goes_without_a_trace(tmp_path: Path) -> None:
         assert len(spaces) == len(machine.NAMESPACES)
         cluster.apply(workloads.deployment("default", "web", 2, workloads.container("web", workloads.PAUSE)))
         until(lambda: len(pods(cluster.node.groups)) == 2, "pods have groups")
-        assert machine.state()["groups"] > before["groups"]
+        assert machine.state(tag)["groups"] > before["groups"]
     finally:
         cluster.down()
     until(lambda: not machine.inhabitants(spaces), "no process is left in its namespaces", 30)
-    assert machine.state() == before
+    assert machine.state(tag) == before
     assert not cluster.node.directory.exists()
 
 

@@ -17,6 +17,7 @@ from agent.config.ties import ties
 from agent.errors import ConfigError
 from agent.model import Dimension
 from agent.pattern import overlap
+from agent.sources.kubernetes.meters import METERS
 
 from .written import KNOWN, NOW, load, problems, text
 
@@ -313,3 +314,16 @@ def test_no_values_raise_anything_but_config_error(values: dict[str, object]) ->
     """As above, for files that come closer to sound ones."""
     for written in ({**yaml.safe_load(text()), **values}, {**yaml.safe_load(text()), "customers": [values]}):
         what_is_wrong(yaml.safe_dump(written))
+
+
+def test_a_kubelets_summary_is_asked_for_no_more_than_it_tells_and_beside_no_groups() -> None:
+    """What it cannot measure would be billed as nothing, and its counters would spoil the groups' books."""
+    pods = "{kind: kubernetes, basis: summary}"
+    known = {**KNOWN, "kubernetes": METERS}
+    found = problems(text(sources=f"sources: [{pods}]", meters="meters: [{meter: io.read_bytes}]"), known)
+    assert found == [
+        "agent.yaml:2: meters[0].meter: not told by a kubelet's summary. Write `basis: cgroup`, or remove it."
+    ]
+    groups = "{kind: cgroups, include: [a.slice/*]}"
+    (beside,) = problems(text(sources=f"sources: [{pods}, {groups}]", meters="meters: [{meter: cpu.time}]"), known)
+    assert "beside a kubelet's summary" in beside

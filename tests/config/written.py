@@ -3,6 +3,7 @@
 import pytest
 
 from agent.config import Config, parse
+from agent.config.check import KnownMeters
 from agent.errors import ConfigError
 from agent.model import Meter
 
@@ -33,13 +34,13 @@ def text(**sections: str) -> str:
     return "\n".join({**SECTIONS, **sections}.values()) + "\n"
 
 
-def load(written: str, **environ: str) -> Config:
+def load(written: str, known: KnownMeters = KNOWN, **environ: str) -> Config:
     """The configuration in this text, as of NOW."""
-    return parse(written, "agent.yaml", KNOWN, {"NODE": "n1", **environ}, NOW)
+    return parse(written, "agent.yaml", known, {"NODE": "n1", **environ}, NOW)
 
 
-def problems(written: str, **environ: str) -> list[str]:
+def problems(written: str, known: KnownMeters = KNOWN, **environ: str) -> list[str]:
     """What is wrong with this file, or the test fails because nothing is."""
     with pytest.raises(ConfigError) as raised:
-        load(written, **environ)
+        load(written, known, **environ)
     return raised.value.problems

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from agent.clock import Moment
 from agent.delivery.drain import Drain, Turn
 from agent.delivery.rendering import Route
 from agent.errors import SpoolFullError
@@ -33,13 +34,14 @@ def submission(seqs: Iterable[int] = (1,), *, tainted: int | None = None, attemp
 
 
 class Clock:
-    """Stands until it is moved."""
+    """Stands until it is moved: both times, or by a step of the wall clock."""
 
     def __init__(self, now: int = NOON) -> None:
-        self.now = now
+        self.now, self.stepped = now, 0
+        self.ahead = self.unsure_before = self.lost_before = 0
 
-    def __call__(self) -> int:
-        return self.now
+    def __call__(self) -> Moment:
+        return Moment(self.now + self.stepped, self.now, self.ahead, self.unsure_before, self.lost_before)
 
 
 class Upstream:
@@ -188,8 +190,7 @@ class Life:
             self.route,
             self.outbox,
             self.on_thread,
-            billing=self.clock,
-            monotonic=self.clock,
+            now=self.clock,
             chance=lambda: self.chance,
             told=lambda name, turn: self.turns.append((name, turn)),
         )

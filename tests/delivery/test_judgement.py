@@ -1,5 +1,6 @@
 """Laws L9 and L10, decided: which records an attempt settles, what may be sent again, and until when."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from agent.clock import NOBODY_KNOWS, Age, Moment
 from agent.delivery.judgement import Verdict, forgotten, judge
 from agent.sinks import Answer, Outcome, Terms
 from agent.spool.outbox import Submission
@@ -27,9 +29,14 @@ SPLIT = Answer(outcome="split", why="400", definite=True)
 UNSURE_SPLIT = Answer(outcome="split", why="400")
 
 
+def at(now: int) -> Callable[[int], Age]:
+    """How old things are then."""
+    return Moment(now, now).age
+
+
 def judged(one: Submission, answer: Answer, terms: Terms = FOR_EVER, now: int = LATER) -> Verdict:
     """Of an attempt that began at noon."""
-    return judge(one, answer, terms, NOON, now)
+    return judge(one, answer, terms, NOON, at(now))
 
 
 def settled(verdict: Verdict) -> dict[int, str]:
@@ -96,9 +103,9 @@ def test_the_horizon_runs_from_the_first_tainted_attempt_less_a_tenth() -> None:
     """L10: not from the last one, or it would never end."""
     terms = Terms(max_batch=10, dedupe_horizon=10 * HOUR)
     one = submission([1], tainted=NOON - 9 * HOUR)
-    verdict = judge(one, LOST, terms, NOON - S, NOON - S)
+    verdict = judge(one, LOST, terms, NOON - S, at(NOON - S))
     assert (settled(verdict), verdict.tainted) == ({}, NOON - 9 * HOUR)
-    verdict = judge(one, LOST, terms, NOON - S, NOON)
+    verdict = judge(one, LOST, terms, NOON - S, at(NOON))
     assert settled(verdict) == {1: "ambiguous"}
     assert "no longer knows its id" in verdict.settled[1][1]
 
@@ -113,9 +120,9 @@ def test_a_sink_that_knows_no_ids_is_never_sent_a_thing_twice() -> None:
 
 def test_a_sink_that_knows_ids_for_ever_is_asked_for_ever() -> None:
     """L8: no age limit, no retry limit."""
-    assert not forgotten(NOON, FOR_EVER, NOON + 10_000 * HOUR)
-    assert not forgotten(None, NEVER, NOON)
-    assert forgotten(NOON, NEVER, NOON)
+    assert not forgotten(NOON, FOR_EVER, at(NOON + 10_000 * HOUR))
+    assert not forgotten(None, NEVER, at(NOON))
+    assert forgotten(NOON, NEVER, at(NOON))
 
 
 def test_each_record_has_its_own_fate() -> None:
@@ -200,13 +207,13 @@ def attempts(script: list[tuple[Answer, int]], terms: Terms) -> Told:
     one, now, told = submission(range(1, 6)), NOON, Told([])
     for answer, pause in script:
         began, now = now, now + S
-        verdict = judge(one, answer, terms, began, now)
+        verdict = judge(one, answer, terms, began, at(now))
         told.verdicts.append((one, answer, began, verdict))
         keep = verdict.groups[0] if verdict.groups else {i.seq for i in one.items} - verdict.settled.keys()
         items = tuple(item for item in one.items if item.seq in keep)
         one = structs.replace(one, items=items, tainted=verdict.tainted, attempts=one.attempts + 1)
         now += pause * S
-        if not items or forgotten(one.tainted, terms, now):
+        if not items or forgotten(one.tainted, terms, at(now)):
             break
     return told
 
@@ -223,7 +230,8 @@ def test_over_any_answers_the_laws_hold(script: list[tuple[Answer, int]], terms:
         assert one.tainted == first
         open_ = seqs - verdict.settled.keys()
         unnamed = [seq for seq in open_ if answer.items.get(seq, ("ambiguous", ""))[0] == "ambiguous"]
-        if first is None and unnamed and answer.left and not answer.definite:
+        turned_away = answer.definite or (answer.outcome == "duplicate" and not answer.items)
+        if first is None and unnamed and answer.left and not turned_away:
             first = began
         if open_:
             assert verdict.tainted == first
@@ -231,5 +239,45 @@ def test_over_any_answers_the_laws_hold(script: list[tuple[Answer, int]], terms:
         assert "duplicate" not in outcomes or one.tainted is not None
         assert not open_ or terms.dedupe_horizon != 0 or verdict.tainted is None
         assert not verdict.groups or terms.splits
-        assert not verdict.groups or answer.definite or not answer.left or terms.key == "record"
+        assert not verdict.groups or turned_away or not answer.left or terms.key == "record"
         assert all(verdict.groups)
+
+
+@pytest.mark.parametrize(
+    ("age", "gone"),
+    [
+        (Age(0, 0), False),
+        (Age(9 * HOUR - 1, 9 * HOUR - 1), False),
+        (Age(0, 9 * HOUR), None),
+        (Age(0, NOBODY_KNOWS), None),
+        (Age(9 * HOUR, NOBODY_KNOWS), True),
+        (Age(NOBODY_KNOWS, NOBODY_KNOWS), True),
+    ],
+)
+def test_what_may_be_too_old_by_a_clock_that_is_not_confirmed_is_neither_known_nor_forgotten(
+    age: Age, *, gone: bool | None
+) -> None:
+    """L10: it waits. A sink that knows nothing, or everything, needs no clock."""
+    assert forgotten(NOON, Terms(max_batch=1, dedupe_horizon=10 * HOUR), lambda _: age) is gone
+    assert forgotten(NOON, NEVER, lambda _: age)
+    assert not forgotten(NOON, FOR_EVER, lambda _: age)
+
+
+@pytest.mark.parametrize("stepped", [-24 * HOUR, 24 * HOUR])
+def test_a_step_of_the_clock_neither_stretches_a_horizon_nor_has_anything_sent_again(stepped: int) -> None:
+    """L10: billing time steps; what may have left is as old as before."""
+    moment = Moment(NOON + HOUR + stepped, NOON + HOUR)
+    assert forgotten(NOON, Terms(max_batch=1, dedupe_horizon=HOUR), moment.age)
+    assert not forgotten(NOON, Terms(max_batch=1, dedupe_horizon=2 * HOUR), moment.age)
+
+
+@pytest.mark.parametrize("tainted", [None, NOON - HOUR])
+def test_a_batch_that_is_called_a_duplicate_is_split_until_it_is_known_which(tainted: int | None) -> None:
+    """L9: the others may have been turned away with the one that was known: they were lost as delivered."""
+    known = Answer(outcome="duplicate", why="409")
+    verdict = judged(submission([1, 2, 3], tainted=tainted), known)
+    assert verdict == Verdict({}, ((1, 2), (3,)), tainted, "split")
+    named = structs.replace(known, outcome="delivered", items={2: ("duplicate", "seen")})
+    assert settled(judged(submission([1, 2], tainted=NOON), named)) == {1: "delivered", 2: "duplicate"}
+    whole = judged(submission([1, 2], tainted=tainted), known, WHOLE)
+    assert set(settled(whole).values()) == {"conflict" if tainted is None else "duplicate"}

@@ -16,7 +16,7 @@ from agent.sinks import Terms
 from agent.spool.outbox import Draft, Submission, Unsent
 from agent.spool.rounding import Carried
 from tests.delivery.fakes import FakeSink, KilledError, Life, lose
-from tests.spool.ledger import NOON, S, minutes, record
+from tests.spool.ledger import MOMENT, NOON, S, minutes, record
 
 EVERYTHING: tuple[Kind, ...] = ("usage", "unattributed", "system", "idle", "gap", "manual", "correction")
 THOUSANDS = Measure("requests-k", "thousand", 1_000)
@@ -47,7 +47,7 @@ def frozen(life: Life, route: Route | None = None) -> list[Submission]:
     """The next submission, in a transaction of its own."""
     with life.outbox.transaction():
         return life.outbox.freeze(
-            life.standing, rendering(life, route), batches=1, max_batch=100, max_bytes=1 << 30, now=NOON
+            life.standing, rendering(life, route), batches=1, max_batch=100, max_bytes=1 << 30, now=MOMENT
         )
 
 
@@ -162,7 +162,7 @@ def test_a_remainder_is_rolled_back_with_the_submission_it_came_from(life: Life)
 
     def die() -> None:
         with life.outbox.transaction():
-            life.outbox.freeze(life.standing, rendering(life, route), batches=1, max_batch=9, max_bytes=999, now=NOON)
+            life.outbox.freeze(life.standing, rendering(life, route), batches=1, max_batch=9, max_bytes=999, now=MOMENT)
             assert life.outbox.remainder(life.standing, "acme", "cpu") == (400, 1)
             raise KilledError
 

@@ -65,6 +65,7 @@ def test_every_command_that_a_page_mentions_exists() -> None:
     """So that nobody is told to type what is not there."""
     known = COMMANDS.keys() | {name.split()[0] for name in COMMANDS}
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packaging/*"), *ROOT.glob("config/*")]
+    pages += ROOT.glob("helm/*/README.md")
     for path in pages:
         for mention in re.findall(r"`metering-agent ([a-z][a-z-]*(?: [a-z][a-z-]*)?)", path.read_text()):
             assert mention in known or mention.split()[0] in COMMANDS, f"{path.name}: {mention}"
@@ -105,7 +106,7 @@ def test_every_metric_that_a_page_mentions_exists() -> None:
     from agent.telemetry import METRICS
 
     known = {metric.name for metric in METRICS}
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("helm/*/README.md")]:
         for mention in re.findall(r"\bmetering_[a-z_]+[a-z]\b", path.read_text()):
             assert mention in known or any(name.startswith(f"{mention}_") for name in known), f"{path.name}: {mention}"
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
+from agent.clock import Moment
 from agent.delivery.drain import Drain
 from agent.delivery.rendering import Route
 from agent.record import UsageRecord
@@ -33,7 +34,7 @@ PLAIN: Mapping[str, tuple[int, Answer]] = {  # how many halves of what was sent 
 }
 FATES = (
     *PLAIN,
-    *("", "half told", "413", "late", "silent", "claims", "sours"),
+    *("", "clock steps", "half told", "413", "late", "silent", "claims", "sours"),
     *("agent dies before", "agent dies after", "agent stops"),
 )
 Sayings = Mapping[int, tuple[Outcome, str]]
@@ -85,6 +86,7 @@ class Billing:
         self.first_bytes: dict[int, bytes] = {}
         self.changed: list[int] = []  # records that did not leave with the same bytes each time
         self.seconds = 0.0  # from the start to the last attempt
+        self.stepped = 0  # the agent's billing time beside the true one, ns
         self.end = asyncio.Event()  # the agent is to die, or to stop
         self.how = ""
 
@@ -119,17 +121,24 @@ class Billing:
             return Answer(outcome="split", why="413", definite=True)
         if fate == "claims" and submission.tainted is None:
             return Answer(outcome="duplicate", why="an event with this id exists")
-        if fate == "late":
-            await asyncio.sleep(UNDER_WAY)
-        if fate in ("silent", "sours", "agent dies after"):
+        if fate in ("silent", "sours", "clock steps", "agent dies after"):
             self._take(items)
-        if fate == "silent":
-            await asyncio.sleep(2 * HOUR)
-        if fate == "sours":  # what it took it would refuse by now
-            self.poison.add(items[0].seq)
-        if fate.startswith("agent"):
-            await self.strike(fate)
-        return LOST if fate in ("silent", "sours") else self._behave(items)
+        await self._befall(fate, items)
+        return LOST if fate in ("silent", "sours", "clock steps") else self._behave(items)
+
+    async def _befall(self, fate: str, items: Sequence[Item]) -> None:
+        """What happens while it is under way."""
+        match fate:
+            case "late":
+                await asyncio.sleep(UNDER_WAY)
+            case "clock steps":  # and is set right again by the next such
+                self.stepped = 0 if self.stepped else -int(24 * HOUR * 1e9)
+            case "silent":
+                await asyncio.sleep(2 * HOUR)
+            case "sours":  # what it took it would refuse by now
+                self.poison.add(items[0].seq)
+            case str() if fate.startswith("agent"):
+                await self.strike(fate)
 
     def _behave(self, items: Sequence[Item]) -> Answer:
         """Answer for each; or, like OpenMeter, stop at the first that is refused, with what stands before it taken."""
@@ -205,8 +214,7 @@ class Life:
             route,
             self.outbox,
             self._on_thread,
-            billing=now,
-            monotonic=now,
+            now=lambda: Moment(now() + billing.stepped, now()),
             chance=lambda: 0.5,
             told=lambda _sink, _turn: self._told.set(),
         )

@@ -13,10 +13,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutants import Mutant, attributing, delivery, kubernetes, measuring, telling
+from tests.mutants import Mutant, attributing, delivery, measuring, metadata, packaging, pods, summary, telling
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = (*measuring.MUTANTS, *attributing.MUTANTS, *kubernetes.MUTANTS, *delivery.MUTANTS, *telling.MUTANTS)
+MUTANTS = tuple(
+    mutant
+    for module in (measuring, pods, metadata, summary, attributing, delivery, packaging, telling)
+    for mutant in module.MUTANTS
+)
 FAST = ("tests/delivery", "tests/laws", "tests/spool", "tests/sources")
 SECONDS = 240
 NO_BUG = Mutant("none", "", "", "agent/__init__.py", "__version__", "__version__")
@@ -24,7 +28,7 @@ NO_BUG = Mutant("none", "", "", "agent/__init__.py", "__version__", "__version__
 
 def plant(mutant: Mutant, where: Path) -> None:
     """Copy what the tests need and put the bug in. Raises AssertionError when its place is gone."""
-    for name in ("agent", "tests", "config"):
+    for name in ("agent", "tests", "config", "docs", "helm"):
         shutil.copytree(ROOT / name, where / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", where)
     path = where / mutant.file
@@ -50,9 +54,16 @@ def unsound(tests: Sequence[str]) -> str | None:
 
 
 def first_failure(where: Path, tests: Sequence[str]) -> str | None:
-    """The first of `tests` that fails in the copy at `where`, or None."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
-    command += ["-m", "not real and not fault", *tests]
+    """The first of `tests` that fails in the copy at `where`, or None; of the chart's, real ones too."""
+    chart = [test for test in tests if test.startswith(packaging.NEAR)]
+    others = [test for test in tests if test not in chart]
+    return (_first(where, "not fault", chart) if chart else None) or (
+        _first(where, "not real and not fault", others) if others else None
+    )
+
+
+def _first(where: Path, marks: str, tests: Sequence[str]) -> str | None:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", marks, *tests]
     environ = os.environ | {"PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
     if run.returncode == 0:

@@ -1,102 +1,41 @@
 """CgroupSource on the groups of the running kernel: promptness, the last value of the dead, and what a sweep costs."""
 
 import os
-import select
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
-from agent.model import NS_PER_S
 from agent.sources.cgroups import CgroupSource
 from agent.sources.hierarchy import Layout
 from tests.conftest import require
+from tests.real.kernel import Kernel, cost, follow, fresh_anchor
 from tests.sources.machine import named, names, values
 
 pytestmark = pytest.mark.real
-
-BURN = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass"
-
-
-class Kernel:
-    """Groups made for one test, in every tree that CgroupSource reads, under `anchor`; all removed at the end."""
-
-    def __init__(self, anchor: str) -> None:
-        layout = Layout("/")
-        trees = [*(layout.v1[c] for c in ("cpuacct", "memory", "blkio", "pids") if c in layout.v1), layout.unified]
-        self.trees = [Path(tree.root) for tree in trees if tree is not None]
-        self.cpu = self.trees[0] if "cpuacct" in layout.v1 else self.trees[-1]
-        self.anchor = anchor
-        self.make(anchor)
-
-    def make(self, path: str) -> None:
-        for tree in self.trees:
-            (tree / path).mkdir()
-
-    def remove(self, path: str) -> None:
-        """Remove a group, as soon as the kernel has let go of its last process."""
-        for tree in self.trees:
-            for _ in range(200):
-                try:
-                    (tree / path).rmdir()
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    time.sleep(0.005)
-                else:
-                    break
-
-    def clean(self) -> None:
-        for tree in self.trees:
-            for directory in sorted((tree / self.anchor).glob("**/"), reverse=True):
-                with suppress(OSError):
-                    directory.rmdir()
-
-    def burn(self, path: str, seconds: float) -> subprocess.Popen[bytes]:
-        """A process that joins the group and uses so much CPU there."""
-        join = "; ".join(f"echo $$ > {tree / path}/cgroup.procs" for tree in self.trees)
-        command = ["sh", "-c", f'{join}; exec "$@"', "sh", sys.executable, "-S", "-E", "-c", BURN, str(seconds)]
-        return subprocess.Popen(command)
-
-    def counter(self, path: str) -> int:
-        """The CPU counter of a group now, in nanoseconds."""
-        with suppress(FileNotFoundError):
-            return int((self.cpu / path / "cpuacct.usage").read_text())
-        return int((self.cpu / path / "cpu.stat").read_text().split()[1]) * 1000
-
-    def source(self) -> CgroupSource:
-        return CgroupSource("cg", "/", [f"{self.anchor}/**"], [self.anchor])
 
 
 @pytest.fixture
 def kernel() -> Iterator[Kernel]:
     """A fresh anchor of our own."""
-    require(os.geteuid() == 0 and os.access(Layout("/").base, os.W_OK), "making cgroups needs root")
-    kernel = Kernel(f"mtr-test-{os.getpid()}-{time.monotonic_ns()}")
+    kernel = Kernel(fresh_anchor("mtr-test"))
     try:
         yield kernel
     finally:
         kernel.clean()
 
 
-def follow(source: CgroupSource, until: float) -> bool:
-    """Read as the daemon does, when told and when due, until something died or the time is over."""
-    while time.monotonic() < until:
-        wait = source.next_read_within(time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / NS_PER_S
-        select.select([source.fileno()], [], [], max(0.0, min(wait, until - time.monotonic())))
-        if source.read():
-            return True
-    return False
+def source_of(kernel: Kernel) -> CgroupSource:
+    """All groups below its anchor."""
+    return CgroupSource("cg", "/", [f"{kernel.anchor}/**"], [kernel.anchor])
 
 
 def test_a_group_of_three_tenths_of_a_second_is_metered_to_its_end(kernel: Kernel) -> None:
     """Between two sweeps: born by inotify, read at its last process's end, gone with its final counter."""
-    source = kernel.source()
+    source = source_of(kernel)
     source.sweep()
     job = f"{kernel.anchor}/job"
     kernel.make(job)
@@ -118,7 +57,7 @@ def test_a_group_of_three_tenths_of_a_second_is_metered_to_its_end(kernel: Kerne
 
 def test_a_group_that_vanishes_as_it_empties_loses_at_most_a_tenth_of_a_second(kernel: Kernel) -> None:
     """Nobody waits for us: what was not read of it stays in its parent."""
-    source = kernel.source()
+    source = source_of(kernel)
     start = values(source.sweep().readings[0])["cpu.time"]
     job = f"{kernel.anchor}/job"
     kernel.make(job)
@@ -137,7 +76,7 @@ def test_a_group_that_vanishes_as_it_empties_loses_at_most_a_tenth_of_a_second(k
 def test_a_dead_group_answers_on_its_held_file(kernel: Kernel) -> None:
     """ENODEV alone tells, with inotify out of order."""
     kernel.make(f"{kernel.anchor}/job")
-    source = kernel.source()
+    source = source_of(kernel)
     source.sweep()
     held = next(g.fd for g in source._groups.values() if g.node.name.endswith("/job"))
     source._watch.close()
@@ -152,7 +91,7 @@ def test_a_dead_group_answers_on_its_held_file(kernel: Kernel) -> None:
 
 def test_a_parent_keeps_the_total_of_its_dead_children(kernel: Kernel) -> None:
     """So a customer's slice stays exact whatever lived in it."""
-    source = kernel.source()
+    source = source_of(kernel)
     burnt = 0
     for n in range(3):
         job = f"{kernel.anchor}/job{n}"
@@ -170,7 +109,7 @@ def test_a_parent_read_first_is_never_behind_its_children_by_more_than_the_skew(
     jobs = [f"{kernel.anchor}/job{n}" for n in range(8)]
     for job in jobs:
         kernel.make(job)
-    source = kernel.source()
+    source = source_of(kernel)
     processes = [kernel.burn(job, 0.2) for job in jobs[:3]]
     base: int | None = None
     while any(process.poll() is None for process in processes):
@@ -186,7 +125,7 @@ def test_v1_lets_groups_be_renamed_and_we_do_not_bill_them_twice(kernel: Kernel)
     """The counter goes on under another name: that is no newborn."""
     require("cpuacct" in Layout("/").v1, "only cgroup v1 renames groups")
     kernel.make(f"{kernel.anchor}/old")
-    source = kernel.source()
+    source = source_of(kernel)
     source.sweep()
     for tree in kernel.trees:
         with suppress(OSError):
@@ -202,7 +141,7 @@ def test_a_name_made_by_a_stranger_is_no_name(kernel: Kernel) -> None:
     kernel.make(mine)
     os.chown(kernel.cpu / mine, 65534, 65534)
     subprocess.run(["mkdir", kernel.cpu / mine / "acme-web.service"], user=65534, check=True)
-    source = kernel.source()
+    source = source_of(kernel)
     sweep = source.sweep()
     assert named(sweep, mine).resource.labels == {"cgroup": mine, "uid": "65534"}
     assert named(sweep, f"{mine}/acme-web.service").resource.labels == {}
@@ -217,7 +156,7 @@ def test_a_delegation_mark_is_seen_on_the_real_tree(kernel: Kernel) -> None:
     kernel.make(f"{kernel.anchor}/unit")
     kernel.make(f"{kernel.anchor}/unit/inner")
     os.setxattr(unified.directory(f"{kernel.anchor}/unit"), "user.delegate", b"1")
-    source = kernel.source()
+    source = source_of(kernel)
     assert named(source.sweep(), f"{kernel.anchor}/unit/inner").resource.labels == {}
     source.close()
 
@@ -227,7 +166,7 @@ def test_a_walk_alone_finds_what_the_kernel_has(kernel: Kernel) -> None:
     paths = [f"{kernel.anchor}/{path}" for path in ("a", "a/b", "a/b/c", "d")]
     for path in paths:
         kernel.make(path)
-    source = kernel.source()
+    source = source_of(kernel)
     source._watch.close()
     assert sorted(names(source.sweep())) == [kernel.anchor, *paths]
     source._watch.blind = True
@@ -236,17 +175,17 @@ def test_a_walk_alone_finds_what_the_kernel_has(kernel: Kernel) -> None:
     source.close()
 
 
-def test_what_five_hundred_groups_cost(kernel: Kernel) -> None:
+def test_what_five_hundred_groupscost(kernel: Kernel) -> None:
     """Budget: a sweep of 8 meters ≤ 50 ms of CPU (DESIGN §12); measured on the shared test machine, so with room."""
     for n in range(500):
         kernel.make(f"{kernel.anchor}/g{n}")
-    source = kernel.source()
-    first = _cost(source.sweep)
-    sweeps = statistics.median(_cost(source.sweep) for _ in range(20))
+    source = source_of(kernel)
+    first = cost(source.sweep)
+    sweeps = statistics.median(cost(source.sweep) for _ in range(20))
     reads = []
     for _ in range(20):
         source._read_at = None
-        reads.append(_cost(source.read))
+        reads.append(cost(source.read))
     samples = sum(len(reading.samples) for reading in source.sweep().readings)
     print(
         f"\n500 groups, {samples} samples: first sweep {first:.1f} ms, sweep {sweeps:.2f} ms, "
@@ -255,10 +194,3 @@ def test_what_five_hundred_groups_cost(kernel: Kernel) -> None:
     assert sweeps < 50
     assert statistics.median(reads) < 5
     source.close()
-
-
-def _cost(act: Callable[[], object]) -> float:
-    """Milliseconds of this thread's CPU."""
-    start = time.thread_time_ns()
-    act()
-    return (time.thread_time_ns() - start) / 1_000_000

@@ -20,6 +20,7 @@ import pytest
 import trustme
 from msgspec import structs
 
+from agent.clock import Moment
 from agent.delivery.drain import Drain
 from agent.delivery.quantity import Measure
 from agent.delivery.rendering import Route
@@ -84,8 +85,7 @@ class Agent:
             Route(measures={"cpu": CPU, "disk": DISK}, customers=CUSTOMERS),
             self.outbox,
             self._at_once,
-            billing=time.time_ns,
-            monotonic=time.monotonic_ns,
+            now=lambda: Moment(time.time_ns(), time.time_ns()),
             chance=lambda: self._random.random() / 500,  # of what would be minutes
             told=lambda _sink, _turn: None,
         )

@@ -10,6 +10,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.clock import Moment
 from agent.delivery.judgement import judge
 from agent.record import UsageRecord
 from agent.sinks import Answer, Entry, Finding, Sink
@@ -245,7 +246,7 @@ def test_a_poisoned_batch_is_tainted_and_comes_in_halves() -> None:
 
     async def story(sink: Sink, other: Upstream) -> tuple[Any, int]:
         frozen = submission(b"{1}", b"{2}", b"{3}")
-        return judge(frozen, await sink.send(frozen), sink.terms, 5, 6), len(other.requests)
+        return judge(frozen, await sink.send(frozen), sink.terms, 5, Moment(6, 6).age), len(other.requests)
 
     verdict, _ = talk("openmeter-v1", [reply(400)], story)
     assert (verdict.groups, verdict.tainted) == (((1, 2), (3,)), 5)
@@ -257,7 +258,7 @@ def test_a_receiver_that_knows_an_id_without_an_attempt_of_ours_is_in_conflict()
     async def story(sink: Sink, other: Upstream) -> list[str]:
         found: list[str] = []
         for frozen in (submission(b"{1}"), submission(b"{1}", tainted=4)):
-            verdict = judge(frozen, await sink.send(frozen), sink.terms, 5, 6)
+            verdict = judge(frozen, await sink.send(frozen), sink.terms, 5, Moment(6, 6).age)
             found.append(verdict.settled[1][0])
         return found
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.clock import Moment
 from agent.delivery.quantity import Measure
 from agent.delivery.rendering import Route
 from agent.sinks import Answer, Terms
@@ -37,7 +38,7 @@ class Desk:
     def act(self, name: str, **arguments: object) -> object:
         """Another minute later."""
         self.now += 60 * S
-        return ACTS[name](self.outbox, lambda: self.now, "uid 7", arguments)
+        return ACTS[name](self.outbox, lambda: Moment(self.now, self.now), "uid 7", arguments)
 
     def state(self, seq: int = 1) -> str:
         return states(self.spool.db, seq)["billing"]

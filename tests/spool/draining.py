@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from agent.clock import Moment
 from agent.delivery.drain import Drain
 from agent.delivery.rendering import Route
 from agent.sinks import Answer, Entry, Finding, Sink, Terms
@@ -52,8 +53,7 @@ def drain(sink: Sink, outbox: Outbox, now: int, route: Route | None = None) -> N
         route or Route(),
         outbox,
         on_thread,
-        billing=lambda: now,
-        monotonic=lambda: now,
+        now=lambda: Moment(now, now),
         chance=lambda: 0.5,  # so that what failed is not sent again at the same instant
         told=lambda *_: None,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from agent.clock import Moment
 from agent.model import NS_PER_S, Kind
 from agent.record import UsageRecord
 from agent.spool import Spool
@@ -10,6 +11,7 @@ from agent.windows import Closed
 
 S = NS_PER_S
 NOON = 1_800_000_000 * S
+MOMENT = Moment(NOON, NOON)
 DAY = 86_400 * S
 MIB = 1 << 20
 MACHINE = {"machine_id": "m1", "instance_id": "i-1"}

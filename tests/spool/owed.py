@@ -1,5 +1,6 @@
 """An outbox over a real spool, what to freeze for its sinks, and what became of it."""
 
+from agent.clock import Moment
 from agent.record import record_id, with_seq
 from agent.spool.outbox import Draft, Outbox, Rendered, Settled, Standing, Submission, Unsent
 from tests.spool.ledger import NOON
@@ -55,7 +56,7 @@ def freeze(
             batches=batches,
             max_batch=max_batch,
             max_bytes=max_bytes,
-            now=now,
+            now=Moment(now, now),
         )
 
 

@@ -298,3 +298,16 @@ def test_an_unknown_sink_is_named_with_those_that_are_known(start: Start) -> Non
     desk = start()
     with pytest.raises(AgentError, match="Known: billing"):
         desk.act("sink pause", sink="biling")
+
+
+def test_what_was_refused_and_may_be_there_is_requeued_only_with_a_reason(start: Start) -> None:
+    """It would be rendered anew beside what an earlier attempt may have left there (L3, L10)."""
+    desk = start(LOST, Answer(outcome="split", why="400: no such customer"))
+    desk.drain()
+    desk.drain()
+    assert desk.state() == "rejected"
+    with pytest.raises(AgentError, match="would be billed twice"):
+        desk.act("spool requeue", record="1")
+    desk.act("spool requeue", record="1", reason="it is not in its list")
+    desk.drain()
+    assert desk.state() == "delivered"

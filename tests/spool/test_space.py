@@ -13,7 +13,7 @@ from agent.spool.retention import digest_days, expire
 from agent.spool.store import OFFERED
 from tests.laws.life import Life
 from tests.laws.scene import S
-from tests.spool.ledger import DAY, MIB, NOON, append, ledger, minutes, opened, record
+from tests.spool.ledger import DAY, MIB, MOMENT, NOON, append, ledger, minutes, opened, record
 
 
 def fill(spool: Spool) -> int:
@@ -169,7 +169,7 @@ def send(outbox: Outbox, sink: str, count: int) -> None:
     def deliver() -> None:
         with outbox.transaction():
             known = outbox.sinks()[sink]
-            for submission in outbox.freeze(known, line, batches=1, max_batch=count, max_bytes=MIB, now=NOON):
+            for submission in outbox.freeze(known, line, batches=1, max_batch=count, max_bytes=MIB, now=MOMENT):
                 outbox.settle(submission, {item.seq: ("delivered", "") for item in submission.items}, NOON)
 
     try:
@@ -243,9 +243,9 @@ def test_with_a_record_goes_all_that_became_of_it(tmp_path: Path) -> None:
         def line(seq: int, _kind: str, body: bytes) -> Rendered:
             return Draft(seq, record_id(body).bytes, body)
 
-        (whole,) = outbox.freeze(known, line, batches=1, max_batch=6, max_bytes=MIB, now=NOON)
+        (whole,) = outbox.freeze(known, line, batches=1, max_batch=6, max_bytes=MIB, now=MOMENT)
         outbox.attempted(whole, NOON, NOON, "split", "413")
-        outbox.split(whole, [(1, 2), (3, 4, 5, 6)], None, NOON)
+        outbox.split(whole, [(1, 2), (3, 4, 5, 6)], None, MOMENT)
         for part in outbox.due(known, NOON, 9, ()):
             outbox.attempted(part, NOON, NOON, "delivered", "")
             outbox.settle(part, {item.seq: ("delivered", "") for item in part.items}, NOON)

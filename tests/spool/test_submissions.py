@@ -1,5 +1,6 @@
 """DESIGN §7: what was frozen leaves, comes back and is settled item by item, as it was frozen (L3, L9, L10)."""
 
+from agent.clock import Moment
 from agent.spool.outbox import Outbox
 from tests.spool.ledger import NOON, S, append, minutes, record
 from tests.spool.owed import due, freeze, numbers, outcomes, registered, settle, standing
@@ -100,7 +101,7 @@ def test_parts_of_a_split_are_as_they_were_frozen_with_their_past(outbox: Outbox
     (one,) = freeze(outbox)
     outbox.leaving([one], NOON)
     settle(outbox, one, 2, outcome="rejected")
-    outbox.split(one, [(1, 3), (4,)], NOON - S, NOON + S)
+    outbox.split(one, [(1, 3), (4,)], NOON - S, Moment(NOON + S, NOON + S))
     first, second = due(outbox, NOON + S)
     assert [*first.items, *second.items] == [item for item in one.items if item.seq != 2]
     assert [(s.attempts, s.tainted, s.prepared) for s in (first, second)] == [(1, NOON - S, NOON)] * 2

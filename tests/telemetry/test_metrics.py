@@ -21,6 +21,10 @@ metering_last_sample_age_seconds gauge source
 metering_watermark_lag_seconds gauge source
 metering_anomalies_total counter source reason
 metering_gaps_total counter source reason
+metering_kubernetes_api_requests_total counter source
+metering_kubernetes_api_relists_total counter source
+metering_kubernetes_api_failing gauge source
+metering_kubernetes_metadata_age_seconds gauge source
 metering_books_anchor_seconds_total counter anchor meter
 metering_books_booked_seconds_total counter anchor meter
 metering_books_unattributed_seconds_total counter anchor meter
@@ -90,6 +94,7 @@ def lived(clocks: Clocks, *, customer_labels: bool) -> Telemetry:
     telemetry.swept("host", seconds=0.01, stamp=clocks.up)
     telemetry.committed("host", clocks.up)
     telemetry.gap("host", "no_sample")
+    telemetry.followed("host", requests=9, relists=1, failing=True, heard=clocks.up)
     telemetry.balanced(Balance("customers.slice", "cpu.time", 50, 50, 0, 0, 0), unattributed=20)
     telemetry.recorded("usage", customer="acme", dimension="cpu_core_seconds", quantity=30)
     telemetry.recorded("unattributed", customer=None, dimension="cpu_core_seconds", quantity=20)

@@ -134,9 +134,7 @@ def _peer(credential: Credential) -> wire.Peer:
 
 def _cure(status: int, target: str) -> str:
     if status == 401:
-        return (
-            " The credential is not accepted: see that the token's file is renewed, and that the account still exists"
-        )
+        return ". See that the token's file is renewed, and that the account still exists"
     if status == 403:
         what = target.partition("?")[0].rpartition("/")[2]
         return f". Grant this account `list` and `watch` on {what} with a ClusterRole; it needs nothing else of them"

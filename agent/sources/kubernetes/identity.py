@@ -63,7 +63,7 @@ class Kubeconfig:
 
     def _read(self, anew: bool) -> Credential:
         from kubernetes.client import Configuration
-        from kubernetes.config import ConfigException, load_kube_config
+        from kubernetes.config import load_kube_config
 
         try:
             if self._loaded is None or anew:
@@ -72,8 +72,8 @@ class Kubeconfig:
                 load_kube_config(str(self._path), client_configuration=loaded, persist_config=False)  # type: ignore[no-untyped-call]
                 self._loaded = loaded
             authorization = self._loaded.auth_settings().get("BearerToken", {}).get("value")
-        except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._unusable(str(error) or type(error).__name__) from error
+        except Exception as error:  # its own, YAML's, the system's, and those of a file that is nothing like it
+            raise self._unusable(" ".join(str(error).split()) or type(error).__name__) from error
         return self._checked(self._loaded, authorization)
 
     def _checked(self, loaded: "Configuration", authorization: str | None) -> Credential:

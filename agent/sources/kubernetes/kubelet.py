@@ -29,6 +29,7 @@ ANSWER_SECONDS = 10.0  # from the first byte sent to the last received, connecti
 PIECE_BYTES = 64 * 1024
 SAID_BYTES = 300  # of what it says beside a status
 READ_ONLY_PORT = 10255
+_EXAMPLE = "https://${NODE_IP}:10250"
 
 _FORBIDDEN = re.compile(r"resource=(\S+?), subresource(?:\(s\))?=\[?([\w ,/]*)")
 
@@ -232,11 +233,11 @@ def _checked(url: str) -> tuple[str, int]:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 443
     except ValueError as error:
-        raise ValueError(f"kubelet.url: {error}. Write it as https://ADDRESS-OF-THE-NODE:10250.") from error
+        raise ValueError(f"kubelet.url: {error}. Write it as {_EXAMPLE}.") from error
     if port == READ_ONLY_PORT:
         raise ValueError("kubelet.url: port 10255 tells anybody everything, unverified. Use https and port 10250.")
     if parts.scheme != "https" or not host:
-        raise ValueError("kubelet.url: the token goes over TLS only. Write it as https://ADDRESS-OF-THE-NODE:10250.")
+        raise ValueError(f"kubelet.url: the token goes over TLS only. Write it as {_EXAMPLE}.")
     if parts.username is not None or parts.password is not None:
         raise ValueError("kubelet.url: holds a password. The kubelet takes the token of token_file.")
     if parts.path not in ("", "/") or parts.query or parts.fragment:

@@ -167,7 +167,7 @@ class Network:
 
     def _scope(self, pod: _Pod, sandbox: Sandbox) -> str:
         """A sandbox found late, which ran before this source did, is a scope of its own, so that it baselines."""
-        late = self._began is not None and sandbox.process.began < self._began
+        late = self._began is not None and sandbox.process.began <= self._began
         return f"{SCOPE} {_key(pod, sandbox)}" if late else SCOPE
 
     def _reading(self, pod: _Pod, sandbox: Sandbox, interface: Interface, *, gone: bool = False) -> Reading:

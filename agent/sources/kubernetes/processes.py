@@ -24,8 +24,8 @@ class Process(Struct, frozen=True, order=True):
 
     @property
     def began(self) -> int:
-        """Boottime in ns, rounded down to a tick."""
-        return self.started * _TICK
+        """Boottime in ns, at the end of the tick in which it did."""
+        return (self.started + 1) * _TICK
 
 
 class Processes:

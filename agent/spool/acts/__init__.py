@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from agent.clock import Moment
 from agent.errors import AgentError
 from agent.spool.acts import sinks
 from agent.spool.acts.choice import Choice, Done, OfSink
@@ -17,9 +18,8 @@ from agent.spool.acts.erasing import Erase, erase, scrub
 from agent.spool.acts.refusal import drop, requeue
 from agent.spool.outbox import Outbox
 
-Billing = Callable[[], int]
-Act = Callable[[Outbox, Billing, str, Mapping[str, object]], object]
-"""Gets the outbox, the billing clock (ns), who asks, and what for; answers a line for people. On the spool's thread.
+Act = Callable[[Outbox, Callable[[], Moment], str, Mapping[str, object]], object]
+"""Gets the outbox, the clock, who asks, and what for; answers a line for people. On the spool's thread.
 Raises AgentError, and then has done nothing."""
 
 T = TypeVar("T", bound=Choice | OfSink | Erase)
@@ -28,22 +28,22 @@ T = TypeVar("T", bound=Choice | OfSink | Erase)
 def _act(
     name: str,
     shape: type[T],
-    do: Callable[[Outbox, T, int], Done],
+    do: Callable[[Outbox, T, Moment], Done],
     *,
     needs_reason: bool = False,
     then: Callable[[Outbox], None] = lambda _: None,
 ) -> tuple[str, Act]:
-    def act(outbox: Outbox, billing: Billing, who: str, arguments: Mapping[str, object]) -> object:
+    def act(outbox: Outbox, clock: Callable[[], Moment], who: str, arguments: Mapping[str, object]) -> object:
         try:
             wanted = msgspec.convert(arguments, shape)
         except msgspec.ValidationError as error:
             raise AgentError(f"{name}: {error}") from error
         if needs_reason and not wanted.reason.strip():
             raise AgentError(f"{name}: --reason is empty. Say why, for whoever reads the audit trail.")
-        now = billing()
+        now = clock()
         with outbox.transaction():
             done = do(outbox, wanted, now)
-            row = (now, who, f"{name} {done.what}", wanted.reason)
+            row = (now.billing, who, f"{name} {done.what}", wanted.reason)
             outbox.spool.db.execute("INSERT INTO audit(at, who, what, why) VALUES(?,?,?,?)", row)
         then(outbox)
         return done.told

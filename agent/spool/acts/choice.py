@@ -8,6 +8,7 @@ from agent.errors import AgentError
 from agent.spool import ledger
 from agent.spool.deliveries import known, states
 from agent.spool.outbox import Outbox, Standing
+from agent.spool.remainders import give_back
 
 
 class Choice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,3 +105,12 @@ def leave_past(outbox: Outbox, sink: Standing, seq: int, now: int) -> int | None
         (now, sink.number, seq),
     )
     return db.last_insert_rowid() if db.changes() else None
+
+
+def withdraw(outbox: Outbox, sink: Standing, seq: int, now: int) -> None:
+    """Undo the rendering of what has surely not arrived, its rounding too (DESIGN §4), and leave its past behind."""
+    db = outbox.spool.db
+    give_back(outbox, sink, seq, now)
+    leave_past(outbox, sink, seq, now)
+    query = "UPDATE item SET submission=NULL, payload=NULL, rounding=NULL WHERE sink=? AND seq=?"
+    db.execute(query, (sink.number, seq))

@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
+from agent.clock import Moment
 from agent.errors import AgentError
 from agent.spool import ledger
 from agent.spool.acts.choice import Choice, Done, all_of, done, leave_past, numbers, sink_of, told_of
@@ -19,7 +20,7 @@ class Resolve(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verdict: Literal["delivered", "resend"]
 
 
-def resolve(outbox: Outbox, wanted: Resolve, now: int) -> Done:
+def resolve(outbox: Outbox, wanted: Resolve, now: Moment) -> Done:
     """Settle what is ambiguous, conflicting or held as delivered, or send it (again)."""
     db = outbox.spool.db
     if wanted.record is None:
@@ -48,11 +49,11 @@ def _how(wanted: Resolve) -> str:
     return "as delivered" if wanted.verdict == "delivered" else "by sending again"
 
 
-def _decide(outbox: Outbox, sink: Standing, seqs: Iterable[int], wanted: Resolve, now: int) -> None:
+def _decide(outbox: Outbox, sink: Standing, seqs: Iterable[int], wanted: Resolve, now: Moment) -> None:
     db = outbox.spool.db
     if wanted.verdict == "delivered":
         query = "UPDATE item SET outcome='delivered', at=?, why=? WHERE sink=? AND seq=?"
-        db.executemany(query, [(now, _by_hand(wanted.reason), sink.number, seq) for seq in seqs])
+        db.executemany(query, [(now.billing, _by_hand(wanted.reason), sink.number, seq) for seq in seqs])
         return
     for seq in seqs:
         again = _again(outbox, sink, seq, now)
@@ -60,7 +61,7 @@ def _decide(outbox: Outbox, sink: Standing, seqs: Iterable[int], wanted: Resolve
         db.execute(query, (again, sink.number, seq))
 
 
-def _again(outbox: Outbox, sink: Standing, seq: int, now: int) -> int | None:
+def _again(outbox: Outbox, sink: Standing, seq: int, now: Moment) -> int | None:
     """A submission of one item as it was frozen; None where a damaged spool lost its bytes: it is rendered anew.
 
     Tainted from now: the horizon begins anew, and should the sink know the record after all, that is an arrival.
@@ -75,20 +76,22 @@ def _again(outbox: Outbox, sink: Standing, seq: int, now: int) -> int | None:
         raise AgentError(f"record {seq}: its bytes are lost, so it cannot be sent to {sink.id}.")
     if not payload and submission is None:
         return None
-    past = leave_past(outbox, sink, seq, now)
+    past = leave_past(outbox, sink, seq, now.billing)
     db.execute(
         "INSERT INTO submission(sink, parent, name, first, last, prepared, attempts, tainted, due)"
         " VALUES(:sink, :past, coalesce((SELECT name FROM submission WHERE id=:past),"
-        " printf('%.12s-%012d-%012d', :epoch, :seq, :seq)), :seq, :seq, :now, 0, :now, :now)",
-        {"sink": sink.number, "past": past, "epoch": outbox.spool.identity.epoch, "seq": seq, "now": now},
+        " printf('%.12s-%012d-%012d', :epoch, :seq, :seq)), :seq, :seq, :now, 0, :elapsed, :elapsed)",
+        {"sink": sink.number, "past": past, "epoch": outbox.spool.identity.epoch, "seq": seq}
+        | {"now": now.billing, "elapsed": now.elapsed},
     )
     return db.last_insert_rowid()
 
 
-def _release(outbox: Outbox, first: int, last: int, wanted: Resolve, now: int) -> int:
+def _release(outbox: Outbox, first: int, last: int, wanted: Resolve, now: Moment) -> int:
     """Take a range out of what is held: at each sink that is owed its records they wait, or are delivered."""
     db = outbox.spool.db
-    settled = ("delivered", now, _by_hand(wanted.reason)) if wanted.verdict == "delivered" else (None, None, None)
+    taken = wanted.verdict == "delivered"
+    settled = ("delivered", now.billing, _by_hand(wanted.reason)) if taken else (None, None, None)
     count = 0
     for rowid, low, high, reason, at in _ranges(outbox, first, last):
         db.execute(

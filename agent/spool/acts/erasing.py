@@ -6,6 +6,7 @@ import zlib
 import apsw
 from msgspec import Struct
 
+from agent.clock import Moment
 from agent.errors import AgentError
 from agent.spool import ledger
 from agent.spool.acts.choice import Done, numbers
@@ -24,7 +25,7 @@ class Erase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: str = ""
 
 
-def erase(outbox: Outbox, wanted: Erase, _now: int) -> Done:
+def erase(outbox: Outbox, wanted: Erase, _now: Moment) -> Done:
     """Put its digest in the place of each record, and of what was sent; forget its readings.
 
     The trail names numbers, not the customer.

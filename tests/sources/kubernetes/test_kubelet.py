@@ -240,13 +240,13 @@ def test_after_a_failure_it_is_asked_again_over_a_new_connection(place: Place) -
 @pytest.mark.parametrize(
     ("url", "match"),
     [
-        ("http://10.0.0.1:10250", "over TLS only"),
-        ("http://10.0.0.1:10255", "10255"),
-        ("https://10.0.0.1:10255", "10255"),
-        ("https://10.96.0.1/api/v1/nodes/node-a/proxy", "nodes/proxy"),
-        ("https://user:word@10.0.0.1:10250", "password"),
-        ("10.0.0.1:10250", "https://"),
-        ("https://10.0.0.1:port", "https://"),
+        ("http://127.0.0.1:10250", "over TLS only"),
+        ("http://127.0.0.1:10255", "10255"),
+        ("https://127.0.0.1:10255", "10255"),
+        ("https://127.0.0.1/api/v1/nodes/node-a/proxy", "nodes/proxy"),
+        ("https://:word@127.0.0.1:10250", "password"),
+        ("127.0.0.1:10250", "https://"),
+        ("https://127.0.0.1:port", "https://"),
     ],
 )
 def test_addresses_that_are_refused(tmp_path: Path, url: str, match: str) -> None:
@@ -258,6 +258,6 @@ def test_addresses_that_are_refused(tmp_path: Path, url: str, match: str) -> Non
 def test_somebody_must_vouch_for_the_certificate(tmp_path: Path) -> None:
     """Neither an authority nor a pin: the machine's own list of authorities is not asked."""
     with pytest.raises(ValueError, match="ca_file, or pin"):
-        Kubelet("https://10.0.0.1:10250", token_file=tmp_path / "token")
+        Kubelet("https://127.0.0.1:10250", token_file=tmp_path / "token")
     with pytest.raises(ValueError, match="64 hex digits"):
-        Kubelet("https://10.0.0.1:10250", token_file=tmp_path / "token", pin="abc")
+        Kubelet("https://127.0.0.1:10250", token_file=tmp_path / "token", pin="abc")

@@ -149,19 +149,27 @@ def test_nothing_in_a_pods_group_is_read_or_watched(node: Node) -> None:
 
 
 def test_a_pod_made_again_under_its_name_is_another(node: Node) -> None:
-    """A StatefulSet's: the same name, another UID, nothing of the old one's counter."""
+    """A StatefulSet's: the same name, another UID; its groups, interfaces and devices are other resources."""
     old = node.pod(uid(1), usage=700_000_000)
+    node.process(42, old, 900, {"eth0": (7000, 0)})
     for number in (1, 2):
-        node.known.tell(uid(number), facts(uid(number), "db/web-0"))
-    source = node.source(wanted=CPU)
+        node.known.tell(uid(number), facts(uid(number), "db/web-0", extended={"nvidia.com/gpu": 1}))
+    source = node.source(wanted=frozenset({"cpu.time", "network.receive_bytes", "extended.requested"}))
     source.sweep()
+    node.end(42)
     node.machine.remove(old)
-    node.pod(uid(2), usage=100_000_000)
+    new = node.pod(uid(2), usage=100_000_000)
+    node.process(42, new, 900, {"eth0": (1000, 0)})
     sweep = source.sweep()
-    both = {r.gone: r for r in sweep.readings if r.resource.name == "db/web-0"}
-    assert both[True].resource.key != both[False].resource.key
-    assert both[True].samples[0].identity != both[False].samples[0].identity
-    assert [values(both[gone])["cpu.time"] for gone in (True, False)] == [700_000_000, 100_000_000]
+    for name, meter, was, now in (
+        ("db/web-0", "cpu.time", 700_000_000, 100_000_000),
+        ("db/web-0/eth0", "network.receive_bytes", 7000, 1000),
+        ("db/web-0/nvidia.com/gpu", "extended.requested", 1, 1),
+    ):
+        both = {r.gone: r for r in sweep.readings if r.resource.name == name}
+        assert both[True].resource.key != both[False].resource.key
+        assert both[True].samples[0].identity != both[False].samples[0].identity
+        assert [values(both[gone])[meter] for gone in (True, False)] == [was, now]
     source.close()
 
 

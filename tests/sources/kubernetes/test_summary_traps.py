@@ -1,10 +1,9 @@
 """Each known wrong number that a kubelet's summary leads to (the traps of the field's own issue trackers)."""
 
 import pytest
-from msgspec import structs
 
 from agent.errors import SourceError
-from tests.sources.kubernetes.summaries import BOOT, Agent, S, at, facts, pod
+from tests.sources.kubernetes.summaries import Agent, S, at, facts, pod
 
 
 def test_usage_after_a_container_restart_is_not_negative_and_not_too_low() -> None:
@@ -200,66 +199,6 @@ def test_where_there_is_only_the_sum_of_containers_it_is_billed() -> None:
     assert agent.billed() == 2  # from the fourth on
 
 
-def test_a_pod_in_crash_loop_back_off_is_absent_and_neither_dead_nor_new() -> None:
-    """Measured: the same uid and start, the pod's counter going on."""
-    agent = Agent()
-    agent.hear(pod(cpu=(at(1010), 10 * S), memory=(at(1010), 500)))
-    for _ in range(19):
-        agent.hear()
-    agent.hear(pod(cpu=(at(1310), 11 * S), memory=(at(1310), 500)))
-    assert agent.billed() == S
-    assert agent.billed("memory.working_set") == 0  # while nothing ran it held nothing
-
-
-def test_a_restart_of_the_agent_during_a_back_off() -> None:
-    """What is absent when we start is remembered, else it would be new when it returns."""
-    agent = Agent()
-    agent.hear(pod(cpu=(at(1010), 10 * S)))
-    agent.hear()
-    agent.restart()
-    for _ in range(4):
-        agent.hear()
-    agent.hear(pod(cpu=(at(1100), 11 * S)))
-    assert agent.billed() == S
-
-
-def test_a_pod_in_back_off_when_we_first_look_is_not_new_when_it_returns() -> None:
-    """It started before; what it used until then is nobody's to bill."""
-    agent = Agent()
-    agent.hear(pod(2, cpu=(at(1010), 1)))
-    agent.hear(pod(1, started=at(900), cpu=(at(1025), 50 * S)))
-    agent.hear(pod(1, started=at(900), cpu=(at(1040), 51 * S)))
-    assert agent.billed() == S
-
-
-def test_a_pod_that_returns_after_it_was_given_up_is_not_new() -> None:
-    """Absent for longer than a back-off lasts: it may lose what it used unseen, and never pays twice."""
-    agent = Agent()
-    agent.hear()
-    agent.hear(pod(started=at(1020), cpu=(at(1030), 2 * S)))
-    for _ in range(70):
-        agent.hear()
-    assert not agent.source._pods
-    agent.restart()
-    agent.hear(pod(started=at(1020), cpu=(at(2090), 3 * S)))
-    agent.hear(pod(started=at(1020), cpu=(at(2105), 4 * S)))
-    assert agent.billed() == 2 * S + S
-
-
-def test_a_pod_that_the_api_server_has_no_more_is_gone_soon() -> None:
-    """Not at once: one answer without it is no proof."""
-    agent = Agent()
-    agent.hear(pod(cpu=(at(1010), 2 * S)))
-    agent.pods.everybody = False
-    agent.pods.facts.clear()
-    agent.hear()
-    assert agent.source._pods
-    for _ in range(8):
-        agent.hear()
-    assert not agent.source._pods
-    assert list(agent.memory) == ["summary"]
-
-
 def test_a_pod_of_the_hosts_network_shows_the_nodes_interfaces() -> None:
     """cadvisor#3117: the node would be billed twice."""
     agent = Agent()
@@ -413,43 +352,3 @@ def test_the_watermark_does_not_pass_what_may_still_come() -> None:
     agent.clock += 15 * S
     agent.ask(pod(cpu=(at(990), 1)))
     assert agent.source.sweep().stamp == agent.clock - 30 * S
-
-
-def test_a_change_of_basis_bills_nothing_of_what_was_before() -> None:
-    """Metered by cgroups until now: what the kubelet shows first is no usage, nor is what it remembers of last time."""
-    agent = Agent()
-    agent.hear(pod(cpu=(at(1010), 10 * S)))
-    assert agent.cursor is not None
-    agent.cursor = structs.replace(agent.cursor, basis="cgroup", listing=frozenset({"pod"}))
-    agent.memory.clear()  # as the metadata does with what is not a pod's
-    agent.restart()
-    agent.hear(pod(cpu=(at(1025), 500 * S)), pod(2, started=at(1012), cpu=(at(1026), 9 * S)))
-    assert agent.spans() == []
-    agent.hear(pod(cpu=(at(1040), 501 * S)), pod(2, started=at(1012), cpu=(at(1041), 11 * S)))
-    assert (agent.billed(), agent.billed(name="shop/p2")) == (S, 2 * S)
-
-
-def test_a_meter_that_was_not_read_until_now_baselines() -> None:
-    """The network enters the configuration, or returns to it: of pods that ran before, the past is nobody's to bill."""
-    everything = frozenset({"cpu.time", "network.receive_bytes"})
-    agent = Agent(wanted=everything)
-    agent.hear()
-    agent.hear(pod(started=at(1020), cpu=(at(1028), S), network=(at(1028), 100, 100)))
-    agent.restart(wanted=frozenset({"cpu.time"}))
-    agent.hear(pod(started=at(1020), cpu=(at(1043), 2 * S), network=(at(1043), 5000, 5000)))
-    agent.restart(wanted=everything)
-    for time, value in ((1058, 7000), (1073, 7010)):
-        agent.hear(pod(started=at(1020), cpu=(at(time), 3 * S), network=(at(time), value, value)))
-    assert agent.billed("network.receive_bytes") == 110
-    assert agent.billed() == 3 * S
-
-
-def test_another_boot_knows_nothing_of_the_last() -> None:
-    """Every pod has a new sandbox and a counter from zero; what was remembered is forgotten."""
-    agent = Agent()
-    agent.hear(pod(cpu=(at(1010), 10 * S)))
-    agent.memory = {key: value.replace(BOOT.encode(), b"another") for key, value in agent.memory.items()}
-    agent.restart()
-    assert not agent.source._pods
-    agent.hear()
-    assert set(agent.memory) == {"summary"}

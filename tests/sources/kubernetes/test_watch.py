@@ -3,11 +3,10 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
-from agent.credentials import Tls, Trust
+from agent.credentials import Trust
 from agent.sources.kubernetes.access import Access, Credential
 from agent.sources.kubernetes.metadata import Metadata
 from tests.sources.kubernetes import double as d
@@ -339,7 +338,7 @@ def test_nodes_that_lost_the_thread_together_do_not_come_back_together() -> None
     assert [round(warp.run(pause(chance))) for chance in (0.0, 0.5, 0.999)] == [2, 3, 4]
 
 
-def test_the_age_is_that_of_what_was_heard_of_longest_ago(tmp_path: Path) -> None:
+def test_the_age_is_that_of_what_was_heard_of_longest_ago() -> None:
     """Pods that are followed are of no use with namespaces that are not."""
 
     async def tell(server: ApiServer, follower: Metadata) -> None:
@@ -352,23 +351,3 @@ def test_the_age_is_that_of_what_was_heard_of_longest_ago(tmp_path: Path) -> Non
         assert str(follower.stats.failing).startswith("/api/v1/namespaces: 500 x")
 
     story(tell)
-
-
-def test_without_tls_only_loopback_is_spoken_to() -> None:
-    """And nothing at all is sent to anybody else."""
-
-    async def ask(url: str, trust: Trust | None) -> str:
-        class Elsewhere:
-            async def credential(self, *, anew: bool = False) -> Credential:
-                return Credential(url, trust, "Bearer secret")
-
-        access = Access(Elsewhere())
-        with pytest.raises(Exception, match=r"in the clear|no address") as raised:
-            async with access.get("/api/v1/pods", accept="application/json", silence=1.0):
-                pass
-        assert access.requests <= 1
-        return str(raised.value)
-
-    assert "in the clear" in asyncio.run(ask("http://192.0.2.1:6443", None))
-    assert "in the clear" in asyncio.run(ask("https://192.0.2.1:6443", None))
-    assert "no address" in asyncio.run(ask("ftp://127.0.0.1", Trust(Tls())))

@@ -3,7 +3,7 @@
 from tests.mutants import Mutant
 
 TRAPS = "tests/sources/kubernetes/test_summary_traps.py"
-LAWS = "tests/sources/kubernetes/test_summary_laws.py"
+ABSENCE = "tests/sources/kubernetes/test_summary_absence.py"
 CLIENT = "tests/sources/kubernetes/test_kubelet.py"
 TALLY = "agent/sources/kubernetes/tally.py"
 SUMMARY = "agent/sources/kubernetes/summary.py"
@@ -38,7 +38,7 @@ MUTANTS = (
     Mutant(
         "absent is new when it returns",
         "§3",
-        TRAPS,
+        ABSENCE,
         SUMMARY,
         "            self._look_from(pod.started)  # should it come back all the same, it is not new\n",
         "            pass\n",
@@ -46,7 +46,7 @@ MUTANTS = (
     Mutant(
         "what is absent at a start is forgotten",
         "§3",
-        TRAPS,
+        ABSENCE,
         SUMMARY,
         "            self._pods[uid] = pod\n            if pod.knows != known.counters:\n",
         "            if pod.knows != known.counters:\n",
@@ -78,7 +78,7 @@ MUTANTS = (
     Mutant(
         "a kubelet's counter that stays low has been reset",
         "L4",
-        TRAPS,
+        ABSENCE,
         "agent/usage.py",
         '(falls == "dip" and mark.low + 1 >= DIP_SAMPLES)',
         "mark.low + 1 >= DIP_SAMPLES",
@@ -118,7 +118,7 @@ MUTANTS = (
     Mutant(
         "a dip is told without its top",
         "§3",
-        LAWS,
+        ABSENCE,
         TALLY,
         "            return [(self.high, self.reached), (value, self.taken)]\n",
         "            return [(value, self.taken)]\n",
@@ -182,7 +182,7 @@ MUTANTS = (
     Mutant(
         "memory is held while nothing runs",
         "L5",
-        TRAPS,
+        ABSENCE,
         SUMMARY,
         "        if not pod.listed:\n            return\n",
         "",
