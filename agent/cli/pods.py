@@ -108,9 +108,10 @@ def _plus(one: int | None, other: int | None) -> int | None:
 
 def frame(directory: Path, paces: Paces, now: int, boottime: int, boot: str) -> Frame:
     """One look at the spool in `directory`. `now`: wall clock, ns. Raises AgentError."""
+    agent = holder(directory)
     with opened(directory) as db:
-        found, ago = paces.look(db), sweeps(db, boottime, boot)
-    return Frame(now, holder(directory), ago, found)
+        found = paces.look(db) if agent is not None else ()  # of long ago is not of now
+        return Frame(now, agent, sweeps(db, boottime, boot), found)
 
 
 def look(directory: Path, paces: Paces) -> Frame:

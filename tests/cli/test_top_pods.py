@@ -96,6 +96,17 @@ def test_no_pod_is_said_to_be_none(node: Node, ask: Ask) -> None:
     assert "No pod is metered now." in ask("top", "--pods", "--once")
 
 
+def test_without_an_agent_there_is_no_now(node: Node, ask: Ask) -> None:
+    """What an agent left when it stopped is not what pods use."""
+    node.start("1", WEB)
+    node.run()
+    assert "pods: 1" in ask("top", "--pods")
+    node.spool.close()
+    said = ask("top", "--pods")
+    assert "no agent runs" in said
+    assert "acme/web-0" not in said
+
+
 def test_the_ledger_is_not_read(node: Node) -> None:
     """However long it is: what was recorded may even be damaged."""
     node.start("1", WEB)
