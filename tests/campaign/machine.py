@@ -21,7 +21,7 @@ from tests.campaign.oracle import Ledger, Owner, Used, judge, ledger, upstream
 from tests.campaign.row import Scene, Verdict
 from tests.drained import at_once
 from tests.laws.life import Life, plan
-from tests.laws.scene import S, customer
+from tests.laws.scene import MINUTE, S, customer
 from tests.upstream.process import Certificates, Upstream
 from tests.upstream.rules import V1, V3
 
@@ -77,6 +77,7 @@ class Machine(Life):
         tls: Certificates | None = None,
         url: str = "",
         unit: str = "cpu",
+        window: int = MINUTE,
         **terms: Any,
     ) -> None:
         """`faults`: what strikes each request in turn. `terms`: of the sink; its horizon is 32 days unless said."""
@@ -91,7 +92,7 @@ class Machine(Life):
         self.sending: Callable[[], None] = lambda: None  # called before each request leaves
         self.elsewhere: dict[Owner, int] = {}  # used before what the kernel counts now
         every = [customer(who, cgroup=group) for who, group in CUSTOMERS.items()]
-        super().__init__(path, plan=plan(*every))
+        super().__init__(path, plan=plan(*every, window=window))
         for group in CUSTOMERS.values():
             self.kernel.make(group, cgroup=group)
         self.start().sweep()

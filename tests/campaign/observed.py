@@ -4,7 +4,7 @@ Only told, never changed: each wrapper calls what it wraps.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import apsw
@@ -40,13 +40,10 @@ def begin(shared: Shared, read_at: Callable[[], int], pages: int) -> None:
     inner_open, inner_sweep, inner_send = Spool.open.__func__, Metering.sweep, CloudEventsSink.send  # type: ignore[attr-defined]
 
     def checkpointing(db: apsw.Connection, _name: str, grown: int) -> int:
-        """As SQLite's own hook does, and says so."""
+        """As SQLite's own hook, which hides what fails; and it says so."""
         if grown >= pages:
-            with phase("spool", "checkpoint"):
-                try:
-                    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                except apsw.BusyError:
-                    pass
+            with phase("spool", "checkpoint"), suppress(apsw.Error):
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         return apsw.SQLITE_OK
 
     def open_(cls: type[Spool], *args: Any, **more: Any) -> Spool:

@@ -8,7 +8,7 @@ kind `gap` says that something could not be measured, less may.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -122,8 +122,13 @@ def owes(data_dir: Path) -> bool:
     return found
 
 
-def judge(truth: Mapping[Owner, Used], end: End, ledgers: Sequence[Ledger], *, gaps: bool = False) -> Verdict:
-    """The verdict on one sink. `ledgers`: of every spool that sent to it. `gaps`: whether this fault may leave one.
+def judge(
+    truth: Mapping[Owner, Used], end: End, ledgers: Sequence[Ledger], *, gaps: bool = False, known: Collection[str] = ()
+) -> Verdict:
+    """The verdict on one sink. `ledgers`: of every spool that sent to it.
+
+    `gaps`: whether this fault may leave one, and less than was used. `known`: reasons of gaps that only say what the
+    truth knows already, and excuse nothing.
 
     A record that is in two ledgers, for one is a copy of the other, is owed by either.
     """
@@ -157,17 +162,16 @@ def judge(truth: Mapping[Owner, Used], end: End, ledgers: Sequence[Ledger], *, g
         elif total < used.least and not (gaps and said):
             lost += int(used.least - total) or 1
             wrong.append(f"{owner}: {total} where {used.least} was used")
-    if gaps:
-        stuck.update({f"gap: {_short(reason)}": count for reason, count in said.items()})
-    elif said:
+    stuck.update({f"gap: {_short(reason)}": count for reason, count in said.items()})
+    if not gaps and said.keys() - known:
         wrong.append(f"a gap that this fault should not leave: {', '.join(said)}")
         lost += 1
-    known = {standing.id for of in ledgers for standing in of.records}
+    ids = {standing.id for of in ledgers for standing in of.records}
     strange = end.sums.keys() - truth.keys()
     if strange:
         wrong.append(f"of nobody known: {strange}")
         doubled += 1
-    return Verdict(len(known), lost, doubled, dict(stuck), tuple(wrong))
+    return Verdict(len(ids), lost, doubled, dict(stuck), tuple(wrong))
 
 
 def together(*verdicts: Verdict) -> Verdict:

@@ -17,6 +17,7 @@ from tests.upstream.process import Upstream
 from tests.upstream.rules import V1
 
 SUBJECTS = {"cus_acme": "acme", "cus_beta": "beta", "acme@2": "acme", "beta@2": "beta"}
+KNOWN = ("reboot",)  # gaps that only say what the truth knows: counters went with the power
 PER = {"cpu": 1, "cpu_seconds": 10**9}
 
 
@@ -31,6 +32,7 @@ class Place:
         self.path = scene.where / "agent.yaml"
         self.upstream = Upstream(scene.where / "store", plan)
         self.shared = Shared()
+        self.wrong: list[str] = []  # what was seen meanwhile, and must not be
         self.boots, self.truth, self.life = 1, dict[Owner, tuple[int, int]](), None
         self.configure()
 
@@ -95,13 +97,13 @@ class Place:
         assert life.alive(), f"it ended with {life.code}:\n{self.said()}"
         return life
 
-    def until(self, true: Callable[[], bool], seconds: float = 15) -> bool:
-        """Wait for it; whether it came."""
+    def until(self, true: Callable[[], bool], seconds: float = 15, *, pause: float = 0.004) -> bool:
+        """Wait for it, looking each `pause` seconds; whether it came."""
         deadline = time.monotonic() + seconds
         while not true():
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.004)
+            time.sleep(pause)
         return True
 
     def kept_alive(self, seconds: float) -> int:
@@ -117,13 +119,12 @@ class Place:
                 time.sleep(0.05)
         return ended
 
-    def reboot(self) -> None:
+    def reboot(self, least: int) -> None:
         """The machine is started again: its run directory is empty, every counter at zero.
 
-        What was used since the last committed sweep went with the counters; how much, nobody can know.
+        What was used since the last committed sweep, at `least`, went with the counters.
         """
         at = WALL()
-        least = self.shared.acknowledged
         surely = owned(self.shared.ms(least)) if least else dict.fromkeys(owned(0), 0)
         self._add(surely, owned(self.shared.ms(at)))
         shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -158,14 +159,15 @@ class Place:
             if not owes(self.data):
                 break
 
-    def verdict(self, *sinks: str, gaps: bool = False) -> Verdict:
+    def verdict(self, *sinks: str) -> Verdict:
         """The oracle's word on both ends."""
         truth = {owner: Used(*both) for owner, both in self.truth.items()}
         billed = {owner: used for owner, used in truth.items() if owner is not None}
         end = upstream(self.upstream.totals(), PER, SUBJECTS)
         ledgers = [ledger(self.data, sink) for sink in sinks or ("events",)]
-        audited = judge(truth, files([self.audit]), [ledger(self.data, "audit")], gaps=gaps)
-        return together(judge(billed, end, [self._billable(of) for of in ledgers], gaps=gaps), audited)
+        audited = judge(truth, files([self.audit]), [ledger(self.data, "audit")], known=KNOWN)
+        seen = Verdict(0, len(self.wrong), 0, {}, tuple(self.wrong))
+        return together(judge(billed, end, [self._billable(of) for of in ledgers], known=KNOWN), audited, seen)
 
     def _billable(self, of: Ledger) -> Ledger:
         return Ledger(of.records, {owner: rest for owner, rest in of.carried.items() if owner is not None}, of.gaps)

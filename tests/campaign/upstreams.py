@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import repeat
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ import trustme
 from tests.campaign.machine import DAY, PATHS, Machine, verdict
 from tests.campaign.place import Place
 from tests.campaign.row import Scene, Verdict, row
-from tests.laws.scene import S
+from tests.laws.scene import MINUTE, S
 from tests.upstream.plan import AMONG
 from tests.upstream.process import Upstream, certificates
 
+HOUR = 60 * MINUTE
 Faults = Iterator[Mapping[str, Any] | None]
 
 
-def some(scene: Scene, *faults: Mapping[str, Any], chance: float = 0.5, count: int = 24) -> Faults:
+def some(scene: Scene, *faults: Mapping[str, Any], chance: float = 0.5, requests: int = 24) -> Faults:
     """So many requests, of which each meets one of these faults by chance; the first does."""
-    for number in range(count):
+    for number in range(requests):
         fault = scene.dice.choice(faults) if number == 0 or scene.dice.random() < chance else None
         if fault is not None:
             scene.struck[f"upstream: {fault['do']}"] += 1
@@ -180,17 +181,19 @@ def _killed(scene: Scene) -> Verdict:
         return verdict(billing, [one])
 
 
-def _down(scene: Scene, days: int, *, horizon: int | None, first: Mapping[str, Any] | None) -> Verdict:
-    """Down for days by the machine's clock, while usage goes on."""
+def _down(scene: Scene, days: int, *, horizon: int, first: Mapping[str, Any]) -> Verdict:
+    """Down for days by the machine's clock, from the second request on, while usage goes on."""
     with (
         Upstream(scene.where / "store") as billing,
-        Machine(scene, billing, faults=repeat(first, 1), dedupe_horizon=horizon) as one,
+        Machine(scene, billing, faults=[first], dedupe_horizon=horizon, window=HOUR) as one,
     ):
-        one.use(1)
-        one.deliver(1)
-        billing.stop()
+        sent = count()
+        one.sending = lambda: billing.stop() if next(sent) == 1 else None
+        one.use(60)
+        one.deliver(60)
+        one.sending = lambda: None
         for _ in range(days):
-            one.use(1)
+            one.use(60)
             one.deliver(DAY)
         billing.start()
         one.end()
