@@ -6,8 +6,10 @@ While nothing is under way an hour's wait is over at once, and the billing syste
 import asyncio
 import contextlib
 import selectors
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -78,9 +80,15 @@ class Machine(Life):
         url: str = "",
         unit: str = "cpu",
         window: int = MINUTE,
+        data: Path | None = None,
+        machine: str = "m1",
+        kernel: "Machine | None" = None,
         **terms: Any,
     ) -> None:
-        """`faults`: what strikes each request in turn. `terms`: of the sink; its horizon is 32 days unless said."""
+        """`faults`: what strikes each request in turn. `terms`: of the sink; its horizon is 32 days unless said.
+
+        `data`: the disk that it finds. `kernel`: the machine whose counters and clocks these are.
+        """
         path = scene.where / name
         path.mkdir()
         self.dice, self.billing, self.profile, self.unit = scene.dice, billing, profile, unit
@@ -90,11 +98,18 @@ class Machine(Life):
         self.tls = tls
         self.busy, self.monotonic, self.skipped, self._late = 0, 10**12, 0, 0
         self.sending: Callable[[], None] = lambda: None  # called before each request leaves
+        self.used: dict[Owner, int] = {}  # at its end
         self.elsewhere: dict[Owner, int] = {}  # used before what the kernel counts now
         every = [customer(who, cgroup=group) for who, group in CUSTOMERS.items()]
         super().__init__(path, plan=plan(*every, window=window))
         for group in CUSTOMERS.values():
             self.kernel.make(group, cgroup=group)
+        self.fingerprint = {"machine_id": machine}
+        if kernel is not None:
+            self.kernel, self.wall, self.run_dir = kernel.kernel, kernel.wall, kernel.run_dir
+            self.elsewhere = {who: -used for who, used in kernel.truth().items()}  # it is the other's to tell
+        if data is not None:
+            shutil.copytree(data, self.data_dir)
         self.start().sweep()
 
     def start(self, **changes: object) -> "Machine":
@@ -176,10 +191,13 @@ class Machine(Life):
         self.metering.cut()
         self.deliver(seconds)
         self.spool.close()
+        self.used = self.truth()
 
     def truth(self) -> dict[Owner, int]:
-        """What each customer used on this machine."""
-        return {who: self.kernel.nodes[group].own + self.elsewhere.get(who, 0) for who, group in CUSTOMERS.items()}
+        """What each customer used on this machine until its end."""
+        return self.used or {
+            who: self.kernel.nodes[group].own + self.elsewhere.get(who, 0) for who, group in CUSTOMERS.items()
+        }
 
     def reboot(self, boottime: int, *, keep_run_dir: bool = False) -> None:
         """The machine boots: what its counters said is history."""
@@ -209,7 +227,9 @@ class _Watched(CloudEventsSink):
             self._machine.busy -= 1
 
 
-def verdict(billing: Upstream, machines: Sequence[Machine], *, gaps: bool = False) -> Verdict:
+def verdict(
+    billing: Upstream, machines: Sequence[Machine], *, gaps: bool = False, known: Sequence[str] = ()
+) -> Verdict:
     """The oracle's word on what these machines used and what arrived."""
     truth: dict[Owner, int] = {}
     for machine in machines:
@@ -217,7 +237,7 @@ def verdict(billing: Upstream, machines: Sequence[Machine], *, gaps: bool = Fals
             truth[who] = truth.get(who, 0) + amount
     end = upstream(billing.totals(), {name: unit.per for name, unit in UNITS.items()}, SUBJECTS)
     ledgers = [_billable(ledger(machine.data_dir, "events")) for machine in machines]
-    return judge({who: Used(all_, all_) for who, all_ in truth.items()}, end, ledgers, gaps=gaps)
+    return judge({who: Used(all_, all_) for who, all_ in truth.items()}, end, ledgers, gaps=gaps, known=known)
 
 
 def _billable(of: Ledger) -> Ledger:

@@ -148,6 +148,9 @@ def judge(
             if not one.why and one.state in (*STUCK, "held"):
                 wrong.append(f"{one.id} is {one.state} without a reason")
                 lost += 1
+            if one.state in ("owed", "leaving"):
+                wrong.append(f"{one.id} is still {one.state} when all faults are long over")
+                lost += 1
             stuck[f"{one.state}: {_short(one.why)}" if one.why else one.state] += 1
             if not end.kept[one.id]:
                 absent[one.id] = one
@@ -175,10 +178,11 @@ def judge(
 
 
 def together(*verdicts: Verdict) -> Verdict:
-    """Of several sinks, one."""
+    """Of several sinks of one spool, one; each saw the same gaps."""
     stuck: Counter[str] = Counter()
     for one in verdicts:
-        stuck.update(one.stuck)
+        gaps = Counter({why: count for why, count in one.stuck.items() if why.startswith("gap: ")})
+        stuck = (stuck | gaps) + Counter({why: count for why, count in one.stuck.items() if why not in gaps})
     return Verdict(
         sum(one.obligations for one in verdicts),
         sum(one.lost for one in verdicts),

@@ -34,12 +34,18 @@ class Place:
         self.shared = Shared()
         self.wrong: list[str] = []  # what was seen meanwhile, and must not be
         self.boots, self.truth, self.life = 1, dict[Owner, tuple[int, int]](), None
+        self.ahead = 0  # seconds by which the clocks of its boot are later
         self.configure()
 
     life: Life | None
 
-    def configure(self, sink: Mapping[str, Any] | None = None, ids: str = "cus_{}", **over: Any) -> None:
-        """Write the configuration. `sink`: more of the billing sink's section; `over` replaces whole sections."""
+    def configure(
+        self, sink: Mapping[str, Any] | None = None, *, ids: Mapping[str, str] | None = None, **over: Any
+    ) -> None:
+        """Write the configuration. `sink`: more of the billing sink's section; `over` replaces whole sections.
+
+        `ids`: how a customer is called, by sink.
+        """
         billing = {
             "id": "events",
             "kind": "cloudevents",
@@ -51,11 +57,12 @@ class Place:
             "dimensions": {"cpu": {"aggregation": "sum"}},
             **(sink or {}),
         }
+        named = {billing["id"]: "cus_{}"} if ids is None else ids
         customers = [
             {
                 "id": name,
                 "match": [{"cgroup": f"t/{name}"}, {"cgroup": f"t/{name}/**"}],
-                "ids": {billing["id"]: ids.format(name)},
+                "ids": {sink_id: told.format(name) for sink_id, told in named.items()},
             }
             for name in ("acme", "beta")
         ]
@@ -86,7 +93,7 @@ class Place:
     def start(self, **how: Any) -> Life:
         """Another life of the agent; see `Life`."""
         self.shared.quiet()
-        self.life = Life(self.path, self.shared, f"boot-{self.boots}", **how)
+        self.life = Life(self.path, self.shared, f"boot-{self.boots}", ahead=self.ahead, **how)
         return self.life
 
     def ready(self, seconds: float = 15, **how: Any) -> Life:
@@ -152,8 +159,9 @@ class Place:
             self.life.kill()
         self.shared.end()
         self._add(owned(self.shared.ms(WALL())), owned(self.shared.ms(WALL())))
-        for _ in range(8):
+        for again in range(8):
             life = self.ready(30)
+            life.wait(again * 0.5)  # what is to be tried again is due by then
             code = life.stop()
             assert code == 0, f"it stopped with {code}:\n{self.said()[-3000:]}"
             if not owes(self.data):

@@ -39,6 +39,10 @@ def cuts(scene: Scene, phase: str | None) -> Verdict:
 
 def _cut(place: Place, disk: Disk, phase: str | None) -> None:
     dice = place.dice
+    if phase == "open":  # of a spool that has something in it
+        before = place.ready()
+        time.sleep(dice.uniform(0, 1.1))
+        before.kill()
     life = place.start(strace=DELAY if dice.random() < 0.5 else "")
     if phase is None:
         time.sleep(dice.uniform(0, 1.8))

@@ -48,9 +48,9 @@ class Shared:
         self.quiet()
 
     def end(self) -> None:
-        """Nothing is used from now on."""
-        began, _, *rest = self._read()
-        self._write(began, WALL(), *rest)
+        """Nothing is used from now on, if not before."""
+        began, ended, *rest = self._read()
+        self._write(began, ended or WALL(), *rest)
 
     def ms(self, now: int) -> int:
         """How long things have been used at an instant of the clock."""
