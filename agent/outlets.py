@@ -7,7 +7,7 @@ goes elsewhere first settles what was frozen for where it went before (ACCOUNTIN
 import os
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent import config
 from agent.config import CloudEvents, Config, FileSink
@@ -50,7 +50,9 @@ def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> tuple[d
                 alarms[section.id] = MOVED
                 continue
         outbox.register(section.id, section.kind, section.role, written, since=section.since)
-        found[section.id] = Outlet(section, config.route(cfg, section, meters))
+        route = config.route(cfg, section, meters)
+        outbox.name_customers(section.id, route.customers)
+        found[section.id] = Outlet(section, route)
     for sink in known.keys() - found.keys():
         with outbox.transaction():
             outbox.retire(known[sink])
@@ -62,7 +64,9 @@ def outlets(cfg: Config, outbox: Outbox, meters: Mapping[str, Meter]) -> tuple[d
             except ConfigError as error:
                 alarms[sink] = f"{REMOVED}. It is not sent to: {error}"
             else:
-                found[sink] = Outlet(kept, config.route(cfg, kept, meters))
+                # The names that its customers had, for the configuration can name none at a sink that it does not have.
+                route = structs.replace(config.route(cfg, kept, meters), customers=outbox.customers(sink))
+                found[sink] = Outlet(kept, route)
         else:
             with outbox.transaction():
                 outbox.remove(standing)

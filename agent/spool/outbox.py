@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from agent.record import with_seq
@@ -132,6 +133,17 @@ class Outbox:
                     self._db.execute(query, (self.last(), sink))
         return self.sinks()[sink]
 
+    def name_customers(self, sink: str, names: Mapping[str, str]) -> None:
+        """Keep what a sink calls our customers, for what it is owed when the configuration no longer says."""
+        value = msgspec.json.encode(names, order="sorted")
+        if self.spool.meta(_names(sink)) != value:
+            with self.transaction():
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (_names(sink), value))
+
+    def customers(self, sink: str) -> dict[str, str]:
+        """The sink's names of our customers, by our ids, as the configuration last said."""
+        return msgspec.json.decode(self.spool.meta(_names(sink)) or b"{}", type=dict[str, str])
+
     def retire(self, sink: Standing) -> None:
         """It is owed what there is now, and nothing that comes."""
         self._db.execute("UPDATE sink SET until=coalesce(until, ?) WHERE number=?", (self.last(), sink.number))
@@ -143,6 +155,7 @@ class Outbox:
     def remove(self, sink: Standing) -> None:
         """Forget a sink. What became of its records stays written."""
         self._db.execute("DELETE FROM sink WHERE number=?", (sink.number,))
+        self._db.execute("DELETE FROM meta WHERE name=?", (_names(sink.id),))
 
     def last(self) -> int:
         """The newest record's number; 0 before the first."""
@@ -361,6 +374,11 @@ class Outbox:
             "INSERT OR REPLACE INTO item(sink, seq, outcome, at, why) VALUES(?,?,'rejected',?,?)",
             (sink.number, seq, now, reason),
         )
+
+
+def _names(sink: str) -> str:
+    """Where the names of a sink's customers are kept."""
+    return f"customers of {sink}"
 
 
 def _name(epoch: str, first: int, last: int) -> str:
