@@ -1,7 +1,7 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants bench lock clean help
+.PHONY: run smoke test test-real lint mutants campaign faults bench lock clean help
 
 BIN = .venv/bin
 ARGS =
@@ -35,6 +35,14 @@ lint: .venv/.stamp-dev ## style, types, and which module may import which
 
 mutants: .venv/.stamp-dev ## put known bugs in, and show which test catches each
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+campaign: .venv/.stamp-dev ## all kinds of faults, as root, in three quarters of an hour; writes docs/proof.md
+	$(BIN)/python -m tests.campaign $(ARGS)
+
+N = 30
+SEED =
+faults: .venv/.stamp-dev ## a sample of it in three minutes: N=30 trials, by SEED=
+	$(BIN)/python -m tests.campaign --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: .venv/.stamp-dev ## what it costs
 	$(BIN)/python -m bench $(ARGS)

@@ -1,4 +1,4 @@
-"""Which sinks are run, by which configuration: those that left it too, as long as they are owed anything (DESIGN §7)."""
+"""Which sinks are run, by which configuration: those that left it too, while they are owed anything (DESIGN §7)."""
 
 import json
 from pathlib import Path

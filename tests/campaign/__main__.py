@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from tests.campaign import families, proof
@@ -60,8 +61,9 @@ def main() -> int:
     print("", *proof.told(trials), f"{len(trials)} trials in {seconds:.0f} s, seed {seed}", sep="\n")
     wrong = proof.wrong(trials, complete=complete)
     print(*wrong, sep="\n")
-    if complete:
-        proof.write(trials, wrong, seed, seconds)
+    page = options.page or (proof.PAGE if complete else None)
+    if page is not None:
+        proof.write(page, trials, wrong, seed, seconds)
     return 1 if wrong else 0
 
 
@@ -76,6 +78,7 @@ def _options() -> argparse.ArgumentParser:
     add("--trials", type=int, help="of each row, instead of what a whole campaign makes")
     add("--faults", type=int, metavar="N", help="a sample of N trials over the rows")
     add("--workers", type=int, default=WORKERS, help=f"trials at a time; default {WORKERS}")
+    add("--page", type=Path, help="write the tables there; a whole campaign writes docs/proof.md")
     return parser
 
 

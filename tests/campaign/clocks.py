@@ -182,7 +182,7 @@ def _time_namespace(scene: Scene) -> Verdict:
         time.sleep(scene.dice.uniform(0.2, 1.5))
         assert place.life is not None
         place.life.kill()
-        place.ahead = scene.dice.choice([300, 900, 1800])
+        place.ahead = scene.dice.choice([60, 300, 600])
         place.kept_alive(scene.dice.uniform(1.2, 2.4))
         place.settle()
         return place.verdict()

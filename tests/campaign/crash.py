@@ -1,4 +1,4 @@
-"""SIGKILL: at the system calls of every boundary, by strace, and at random instants. Counters live on, so all is exact."""
+"""SIGKILL: at the system calls of every boundary, by strace, and at random instants. Counters live on: all is exact."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""Who is who: copied and restored disks, machines made anew, sinks renamed and removed, names that change amid a send."""
+"""Who is who: copied and restored disks, machines made anew, renamed sinks, names that change amid a send."""
 
 import shutil
 import signal

@@ -24,6 +24,7 @@ from agent.config import Config
 from agent.errors import AgentError
 from agent.kinds import KINDS
 from agent.reporting import log_to
+from agent.sources import kernel
 from agent.spool import schema
 from tests.campaign import observed
 from tests.campaign.script import BOOTTIME, Scripted, Shared
@@ -72,7 +73,7 @@ class Life:
 
         `loop`: into the thread of its loop alone.
         """
-        call = inject.split(":")[0]
+        call = inject.partition(":")[0]
         argv = ["strace", "-qq", "-y", "-o", str(self.trace), "-e", f"trace={call}", "-e", f"inject={inject}"]
         argv += [] if loop else ["-f"]
         tracer = subprocess.Popen([*argv, "-p", str(self.pid)], stderr=subprocess.DEVNULL)
@@ -170,10 +171,10 @@ def _live(path: Path, shared: Shared, boot: str) -> None:
     def since_boot(which: int) -> int:
         return BOOTTIME(which) - (shared.booted if which == time.CLOCK_BOOTTIME else 0)
 
-    time.clock_gettime_ns = since_boot  # type: ignore[assignment]
+    time.clock_gettime_ns = since_boot
     daemon.RETRY_SECONDS = 0.3
-    daemon.kernel.boot_id = lambda root="/": boot  # type: ignore[assignment]
-    drains.random = _Hasty()  # type: ignore[assignment]
+    setattr(kernel, "boot_id", lambda root="/": boot)  # noqa: B010 - a function in the place of another
+    setattr(drains, "random", _Hasty())  # noqa: B010 - as above, of a module
     schema._SETTINGS["wal_autocheckpoint"] = CHECKPOINT_PAGES
     observed.begin(shared, lambda: sources[-1].read_at if sources else 0, CHECKPOINT_PAGES)
     log_to(sys.stderr)
@@ -194,6 +195,6 @@ class _Hasty:
 
     @staticmethod
     def random() -> float:
-        import random  # noqa: PLC0415 - the one that is replaced
+        import random  # the one that is replaced
 
         return random.random() / 100

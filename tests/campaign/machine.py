@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.delivery.drain import Drain
-from agent.delivery.rendering import Route
 from agent.delivery.quantity import Measure
+from agent.delivery.rendering import Route
 from agent.sinks import Answer
 from agent.sinks.cloudevents import CloudEventsSink, Profile
 from agent.spool.outbox import Submission
@@ -151,8 +151,8 @@ class Machine(Life):
         )
         running = asyncio.create_task(drain.run())
         ends = self.monotonic + seconds * S
-        step = 1.0 if seconds < DAY else 60.0
-        while self.owed() and self.monotonic < ends and not running.done():
+        step = 1.0 if seconds < DAY else 600.0
+        while self.owed() and self.monotonic < ends and not running.done():  # noqa: ASYNC110 - time must pass
             await asyncio.sleep(step)
         drain.finish(taking=False)
         await running

@@ -65,7 +65,7 @@ def begin(shared: Shared, read_at: Callable[[], int], pages: int) -> None:
 
     Spool.open = classmethod(open_)  # type: ignore[assignment,method-assign]
     Metering.sweep = sweep  # type: ignore[method-assign]
-    CloudEventsSink.send = send  # type: ignore[method-assign]
+    CloudEventsSink.send = send  # type: ignore[assignment,method-assign]
     wrap(Metering, "adopt", "spool", lambda *_, **__: "adopt commit")
     wrap(Metering, "cut", "spool", lambda: "cut commit")
     wrap(Drain, "_note_leaving", "spool", lambda *_: "leaving commit")

@@ -1,8 +1,8 @@
 """The oracle, written once: what was truly used against what arrived, as exact numbers, and what a person can see.
 
-Every record of a ledger is an obligation. It has arrived at the end once, or a person sees where it stands and why. Over
-all records: what arrived, what is visibly stuck and what rounding carries on come to what was used; where a record of
-kind `gap` says that something could not be measured, less may.
+Every record of a ledger is an obligation. It has arrived once, or a person sees where it stands and why. Over all
+records: what arrived, what is visibly stuck and what rounding carries on come to what was used; where a record of
+kind `gap` says that something could not be measured, it may be less.
 """
 
 import json
@@ -194,4 +194,4 @@ def together(*verdicts: Verdict) -> Verdict:
 
 def _short(why: str) -> str:
     """A reason without the names and numbers that are another's each time."""
-    return re.sub(r"\b[0-9a-f]{6,}\b|\d+", "…", re.sub(r"^[\w.]+(:\d+)?: ", "", why.split(";")[0]))[:80]
+    return re.sub(r"\b[0-9a-f]{6,}\b|\d+", "…", re.sub(r"^[\w.]+(:\d+)?: ", "", why.partition(";")[0]))[:80]

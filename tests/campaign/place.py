@@ -170,7 +170,7 @@ class Place:
     def verdict(self, *sinks: str) -> Verdict:
         """The oracle's word on both ends."""
         truth = {owner: Used(*both) for owner, both in self.truth.items()}
-        billed = {owner: used for owner, used in truth.items() if owner is not None}
+        billed: dict[Owner, Used] = {owner: used for owner, used in truth.items() if owner is not None}
         end = upstream(self.upstream.totals(), PER, SUBJECTS)
         ledgers = [ledger(self.data, sink) for sink in sinks or ("events",)]
         audited = judge(truth, files([self.audit]), [ledger(self.data, "audit")], known=KNOWN)

@@ -14,7 +14,7 @@ from tests.faults.report import table
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "proof.md"
 KILLS, CUTS = 1000, 200
-COLUMNS = ("trials", "strikes", "obligations", "lost", "doubled", "stuck")
+COLUMNS = ("trials", "strikes", "obligations", "lost", "doubled", "stuck", "seconds")
 
 
 def rows(trials: Sequence[Trial]) -> dict[str, dict[str, object]]:
@@ -31,6 +31,7 @@ def rows(trials: Sequence[Trial]) -> dict[str, dict[str, object]]:
                 "lost": sum(trial.verdict.lost for trial in of),
                 "doubled": sum(trial.verdict.doubled for trial in of),
                 "stuck": sum(sum(trial.verdict.stuck.values()) for trial in of),
+                "seconds": round(sum(trial.seconds for trial in of)),
             }
     return found
 
@@ -49,6 +50,11 @@ def deaths(trials: Iterable[Trial]) -> Counter[str]:
     return sum((Counter(trial.struck) for trial in trials), Counter[str]())
 
 
+def struck_by(what: str, trials: Iterable[Trial]) -> int:
+    """How many kills, or cuts."""
+    return sum(count for where, count in deaths(trials).items() if where.startswith(f"{what} at "))
+
+
 def wrong(trials: Sequence[Trial], *, complete: bool) -> list[str]:
     """Why a run does not stand, a line each. `complete`: the floors of a whole campaign hold, too."""
     bad = [t for t in trials if t.verdict.lost or t.verdict.doubled]
@@ -59,8 +65,7 @@ def wrong(trials: Sequence[Trial], *, complete: bool) -> list[str]:
     ]
     if complete:
         struck = deaths(trials)
-        kills = sum(count for where, count in struck.items() if where.startswith("kill at "))
-        cuts = sum(count for where, count in struck.items() if where.startswith("cut at "))
+        kills, cuts = struck_by("kill", trials), struck_by("cut", trials)
         found += [
             f"only {struck[f'kill at {kind}']} kills at {kind}; {LEAST} are wanted"
             for kind in BOUNDARIES
@@ -76,42 +81,45 @@ def told(trials: Sequence[Trial]) -> list[str]:
     summed = rows(trials)
     lines = [*table(summed | {"all": _all(summed)}, "row"), ""]
     struck = deaths(trials)
-    lines += [*table({where: {"times": count} for where, count in sorted(struck.items())}, "what struck"), ""]
+    if struck:
+        lines += [*table({where: {"times": count} for where, count in sorted(struck.items())}, "what struck"), ""]
     for name, why in reasons(trials).items():
         lines += [f"stuck in {name}:", *(f"  {count:5} {reason}" for reason, count in sorted(why.items()))]
     return lines
 
 
-def write(trials: Sequence[Trial], failed: Sequence[str], seed: int, seconds: float) -> None:
-    """Write `docs/proof.md`."""
-    PAGE.write_text("\n".join([*_head(trials, failed, seed, seconds), *_tables(trials)]) + "\n")
+def write(page: Path, trials: Sequence[Trial], failed: Sequence[str], seed: int, seconds: float) -> None:
+    """Write the page."""
+    page.write_text("\n".join([*_head(trials, failed, seed, seconds), *_tables(trials)]) + "\n")
 
 
 def _head(trials: Sequence[Trial], failed: Sequence[str], seed: int, seconds: float) -> list[str]:
-    commit = _said("git", "rev-parse", "--short=12", "HEAD")
-    cpu = next((x.split(": ")[1] for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?")
     day = dt.datetime.fromtimestamp(int(_said("date", "+%s")), dt.UTC).date().isoformat()
-    struck = deaths(trials)
-    kills = sum(count for where, count in struck.items() if where.startswith("kill at "))
-    cuts = sum(count for where, count in struck.items() if where.startswith("cut at "))
-    lost = sum(trial.verdict.lost for trial in trials)
-    doubled = sum(trial.verdict.doubled for trial in trials)
+    lost, doubled = (sum(getattr(trial.verdict, what) for trial in trials) for what in ("lost", "doubled"))
+    kills, cuts = struck_by("kill", trials), struck_by("cut", trials)
+    commit = _said("git", "rev-parse", "--short=12", "HEAD")
+    machine = f"{platform.system()} {platform.release()}, {_said('nproc')} cores of {_cpu()}"
+    python = f"Python {platform.python_version()}"
     return [
         "# Proof",
         "",
         "What faults cost: what was truly used is known, the billing system is another process, and both ends are",
-        f"compared as exact integers. Written by `make campaign`: {len(trials)} trials, {kills} SIGKILLs and {cuts}",
-        f"power cuts came to **{lost} lost and {doubled} doubled**.",
+        f"compared as exact integers. Written by `make campaign`: {len(trials):,} trials, {kills:,} SIGKILLs and",
+        f"{cuts:,} power cuts came to **{lost} lost and {doubled} doubled**.",
         "",
-        f"- Commit {commit}, {day}, in {seconds / 60:.0f} minutes; seeds from {seed} on.",
-        f"- {platform.system()} {platform.release()} on {len(_said('nproc') * int(_said('nproc')))} cores of {cpu}; "
-        f"Python {platform.python_version()}; ext4 on a loop device, `synchronous=FULL`.",
-        f'- Again: `make campaign ARGS="--seed {seed}"`; one trial: `make campaign ARGS="--only disk.full --seed '
-        f'{seed} --trials 1"`; a sample in three minutes: `make faults N=30 SEED=1`; every row: '
-        "`make campaign ARGS=--list`.",
+        f"- Commit {commit}, {day}, in {seconds / 60:.0f} minutes; {machine}; {python}.",
+        "- ext4 on a loop device where power or disk fail, memory for the rest; always `synchronous=FULL`.",
+        f'- The same again: `make campaign ARGS="--seed {seed}"`. One trial of a kind:',
+        f'  `make campaign ARGS="--only disk.full --seed {seed} --trials 1"`. Every kind: `make campaign ARGS=--list`.',
+        "  A sample in three minutes: `make faults N=30 SEED=1`.",
         "",
-        *([] if not failed else ["It did not hold:", "", *(f"- {line}" for line in failed), ""]),
+        *(["It did not hold:", "", *(f"- {line}" for line in failed), ""] if failed else []),
     ]
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "an unnamed processor")
 
 
 def _tables(trials: Sequence[Trial]) -> list[str]:

@@ -83,7 +83,7 @@ class Shared:
         self._memory[at : at + WIDTH] = phase.encode().ljust(WIDTH)
 
     def phase(self, *order: str) -> str:
-        """What the agent does now: the first of these threads that says, by default its spool's, its files', its loop's."""
+        """What it does now, by the first of these threads that says; by default spool, files, loop."""
         told = [self.told(who) for who in order or ("spool", "files", "loop")]
         return next((phase for phase in told if phase), "between")
 

@@ -207,7 +207,7 @@ def _down_7_days(scene: Scene) -> Verdict:
 
 @row("upstream.down_past_horizon", "an answer is lost, and it is down until it knows the id no longer", trials=6)
 def _down_past_horizon(scene: Scene) -> Verdict:
-    return _down(scene, 2, horizon=DAY * S, first={"do": "lose", "commit": scene.dice.random() < 0.5})
+    return _down(scene, 1, horizon=DAY * S // 2, first={"do": "lose", "commit": scene.dice.random() < 0.5})
 
 
 @row("upstream.daemon", "the daemon itself, while any of these strikes every other request", trials=10)

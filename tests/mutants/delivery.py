@@ -244,6 +244,14 @@ MUTANTS = (
         "    if submission is not None:\n",
     ),
     Mutant(
+        "a sink that left is told by our ids of customers",
+        "§7",
+        "tests/test_outlets.py",
+        "agent/outlets.py",
+        "customers=outbox.customers(sink))",
+        "customers={})",
+    ),
+    Mutant(
         "an error tells the token",
         "§6",
         "tests/sinks/test_wire.py",
