@@ -246,7 +246,7 @@ MUTANTS = (
     Mutant(
         "a sink that left is told by our ids of customers",
         "§7",
-        "tests/test_outlets.py",
+        "tests/test_removed_sinks.py",
         "agent/outlets.py",
         "customers=outbox.customers(sink))",
         "customers={})",

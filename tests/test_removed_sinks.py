@@ -1,4 +1,4 @@
-"""Which sinks are run, by which configuration: those that left it too, while they are owed anything (DESIGN §7)."""
+"""DESIGN §7: a sink that left the configuration is told what it is owed as before."""
 
 import json
 from pathlib import Path
