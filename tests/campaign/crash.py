@@ -31,25 +31,28 @@ BOUNDARIES = {
     "open": Boundary("while the spool is opened", (("pwrite64", range(1, 9)), ("fdatasync", [1]), ("fsync", [1]))),
     "adopt commit": Boundary("at the commit of what configuration says", (("fdatasync", range(1, 5)),)),
     "sweep commit": Boundary("at the commit of a sweep", (("fdatasync", [1, 2]), ("pwrite64", range(1, 9))), "ready"),
-    "cut commit": Boundary("at the commit that ends open windows", (("fdatasync", [2, 3]),), "stop"),
+    "cut commit": Boundary("at the commit that ends open windows", (("fdatasync", [1, 2, 3]),), "stop"),
     "freeze commit": Boundary("at the commit that freezes submissions", (("fdatasync", range(4, 14)),)),
-    "leaving commit": Boundary("at the commit before a file is shown", (("fdatasync", range(5, 14)),)),
+    "leaving commit": Boundary("at the commit before a file is shown", (("fdatasync", range(3, 7)),), "ready"),
     "send": Boundary("while a request leaves", (("sendto", [1, 2]),), "ready"),
     "answer": Boundary("when an answer has come", (("recvfrom", [1, 1, 2]),), "send"),
-    "acknowledge commit": Boundary("at the commit of what was answered", (("fdatasync", range(5, 16)),)),
-    "temporary file": Boundary("while a file is written", (("fsync", [1, 2]), ("write", [1, 2]))),
-    "rename": Boundary("at the rename that shows a file", ((RENAME, [1]),)),
+    "acknowledge commit": Boundary("at the commit of what was answered", (("fdatasync", range(3, 9)),), "ready"),
+    "temporary file": Boundary("while a file is written", (("fsync", [1, 1, 2]),), "ready"),
+    "rename": Boundary("at the rename that shows a file", ((RENAME, [1]),), "ready"),
     "checkpoint": Boundary("while the WAL is checkpointed", (("pwrite64", range(30, 90)), ("fdatasync", range(4, 16)))),
 }
 
 
 def kills(scene: Scene, strike: Callable[[Place], str]) -> Verdict:
-    """Kill lives of one spool, one after another, and judge. `strike` starts one, kills it, and says where."""
+    """Kill lives of one spool, one after another, and judge.
+
+    `strike` starts one, kills it, and says where; empty: it had ended by itself.
+    """
     with Place(scene) as place:
         place.ready().kill()
         for _ in range(KILLS):
             where = strike(place)
-            scene.struck[f"kill at {where}"] += 1
+            scene.struck[f"kill at {where}" if where else "no kill: it had stopped"] += 1
         place.settle()
         return place.verdict()
 
@@ -74,7 +77,7 @@ def aimed(place: Place, boundary: Boundary) -> str:
         return instant(place)
     struck, file = life.died_at()
     if life.code == 0:
-        return "nothing: it had stopped"
+        return ""
     if loop:
         phase = place.shared.phase("loop", "spool", "files")
         return "answer" if (struck, phase) == ("recvfrom", "send") else phase
@@ -82,13 +85,22 @@ def aimed(place: Place, boundary: Boundary) -> str:
     return "checkpoint" if file == "spool.db" and phase != "open" else phase
 
 
+def hunted(place: Place, name: str, *, stops: bool) -> str:
+    """Wait until a life is about to do this, and kill it at once; where it died."""
+    life = place.ready()
+    if stops:
+        life.signal(signal.SIGTERM)
+    threads = ("spool", "files", "loop")
+    place.until(lambda: name in map(place.shared.told, threads) or not life.alive(), LIFE, pause=0)
+    return instant(place)
+
+
 def instant(place: Place) -> str:
     """Kill it where it stands; where that was."""
     assert place.life is not None
     place.life.signal(signal.SIGSTOP)
     phase = place.shared.phase()
-    place.life.kill()
-    return phase
+    return phase if place.life.kill() == -signal.SIGKILL else ""
 
 
 def random(place: Place) -> str:
@@ -108,9 +120,14 @@ def _until_a_window_is_over(place: Place) -> None:
 
 
 def _listed(name: str, boundary: Boundary) -> None:
-    @row(f"crash.{name.replace(' ', '_')}", f"SIGKILL {boundary.says}", trials=11)
+    @row(f"crash.{name.replace(' ', '_')}", f"SIGKILL {boundary.says}", trials=13)
     def _(scene: Scene) -> Verdict:
-        return kills(scene, lambda place: aimed(place, boundary))
+        def strike(place: Place) -> str:
+            if boundary.comes in ("ready", "stop") and place.dice.random() < 0.5:
+                return hunted(place, name, stops=boundary.comes == "stop")
+            return aimed(place, boundary)
+
+        return kills(scene, strike)
 
 
 for _name, _boundary in BOUNDARIES.items():

@@ -29,7 +29,7 @@ from agent.spool import schema
 from tests.campaign import observed
 from tests.campaign.script import BOOTTIME, Scripted, Shared
 
-CHECKPOINT_PAGES = 24
+CHECKPOINT_PAGES = 48
 PR_SET_PDEATHSIG, CLONE_NEWTIME = 1, 0x80
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -80,6 +80,8 @@ class Life:
         status = Path(f"/proc/{self.pid}/status")
         while "TracerPid:\t0\n" in status.read_text():
             if tracer.poll() is not None:
+                if tracer.returncode == 0:  # it struck at once
+                    break
                 raise RuntimeError(f"strace ended with {tracer.returncode}: {' '.join(argv)}")
             time.sleep(0.001)
         self._tracer = tracer
