@@ -113,18 +113,16 @@ class Place:
             time.sleep(pause)
         return True
 
-    def kept_alive(self, seconds: float) -> int:
-        """As a service manager would: started again whenever it ends. How often it ended."""
-        deadline, ended = time.monotonic() + seconds, 0
+    def kept_alive(self, seconds: float) -> None:
+        """As a service manager would: started again whenever it ends."""
+        deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if self.life is None or not self.life.alive():
-                ended += self.life is not None
                 self.start()
             assert self.life is not None
             self.life.wait(min(left, 0.1))
             if not self.life.alive():
                 time.sleep(0.05)
-        return ended
 
     def reboot(self, least: int) -> None:
         """The machine is started again: its run directory is empty, every counter at zero.

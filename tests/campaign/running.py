@@ -1,8 +1,10 @@
 """Runs trials on a few workers; one that hangs costs its own process only."""
 
+import os
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ import msgspec
 from tests.campaign.row import Trial, Verdict
 
 ROOT = Path(__file__).parents[2]
+MEMORY = Path("/dev/shm")
 WORKERS = 2
 PATIENCE = 180.0  # seconds for one trial
 Job = tuple[str, int]  # row, seed
@@ -21,13 +24,16 @@ Job = tuple[str, int]  # row, seed
 class Worker:
     """A process that makes trials; what it mounts is its own and goes with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: Path) -> None:
+        """`where`: for its trials' directories; one that is killed leaves them."""
+        self._where = where
         self._process = self._begun()
 
     def _begun(self) -> "subprocess.Popen[bytes]":
         private = ["unshare", "--mount", "--propagation", "private", "--"]
         argv = ["setpriv", "--pdeathsig=KILL", *private, sys.executable, "-m", "tests.campaign.worker"]
-        return subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        environ = os.environ | {"TMPDIR": str(self._where)}
+        return subprocess.Popen(argv, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def attempt(self, job: Job) -> Trial:
         """One trial."""
@@ -56,8 +62,11 @@ class Worker:
 
 def run(jobs: Iterable[Job], told: Callable[[Trial], None], workers: int = WORKERS) -> Iterator[Trial]:
     """Make these trials, a few at a time. `told` hears of each as it ends; they come back in order."""
+    memory = tempfile.TemporaryDirectory(
+        prefix="campaign-", dir=MEMORY if MEMORY.is_dir() else None, ignore_cleanup_errors=True
+    )
     free: SimpleQueue[Worker] = SimpleQueue()
-    every = [Worker() for _ in range(workers)]
+    every = [Worker(Path(memory.name)) for _ in range(workers)]
     for worker in every:
         free.put(worker)
 
@@ -76,3 +85,4 @@ def run(jobs: Iterable[Job], told: Callable[[Trial], None], workers: int = WORKE
     finally:
         for worker in every:
             worker.close()
+        memory.cleanup()

@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import pytest
 
-from tests.campaign.oracle import End, Ledger, Standing, Used, judge
+from tests.campaign.oracle import End, Ledger, Owner, Standing, Used, judge
 from tests.campaign.row import Verdict
 
-TRUTH = {"acme": Used(10, 10)}
+TRUTH: dict[Owner, Used] = {"acme": Used(10, 10)}
 
 
 def standing(name: str, worth: int, state: str = "delivered", why: str = "") -> Standing:
@@ -95,5 +95,6 @@ def test_a_copy_of_a_ledger_owes_nothing_twice() -> None:
 
 def test_after_a_power_cut_the_truth_lies_between_two_numbers() -> None:
     """Neither less nor more."""
+    truth: dict[Owner, Used] = {"acme": Used(5, 8)}
     for total, wanted in ((4, (1, 0)), (5, (0, 0)), (8, (0, 0)), (9, (0, 1))):
-        assert found(judge({"acme": Used(5, 8)}, end(total, "a"), [ledger(standing("a", total))])) == wanted
+        assert found(judge(truth, end(total, "a"), [ledger(standing("a", total))])) == wanted
