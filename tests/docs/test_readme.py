@@ -122,6 +122,7 @@ def test_the_readme_keeps_its_order() -> None:
         "systemd",
         "Kubernetes",
         "Command line",
+        "Proof",
         "Measured",
         "Develop",
         "Versioning",
