@@ -39,7 +39,9 @@ BOUNDARIES = {
     "acknowledge commit": Boundary("at the commit of what was answered", (("fdatasync", range(3, 9)),), "ready"),
     "temporary file": Boundary("while a file is written", (("fsync", [1, 1, 2]),), "ready"),
     "rename": Boundary("at the rename that shows a file", ((RENAME, [1]),), "ready"),
-    "checkpoint": Boundary("while the WAL is checkpointed", (("pwrite64", range(30, 90)), ("fdatasync", range(4, 16)))),
+    "checkpoint": Boundary(
+        "while the WAL is checkpointed", (("pwrite64", range(10, 70)), ("fdatasync", range(2, 9))), "ready"
+    ),
 }
 
 
