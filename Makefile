@@ -1,7 +1,7 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants bench cluster cluster-down image demo-delivery lock clean help
+.PHONY: run smoke test test-real lint mutants campaign faults bench cluster cluster-down image demo-delivery lock clean help
 
 BIN = .venv/bin
 ARGS =
@@ -45,6 +45,14 @@ image: .venv/.stamp-dev ## the agent's image without Docker (root), into dist/
 
 cluster-down: .venv/.stamp-dev ## end it; nothing is left of it
 	$(BIN)/python -m tests.cluster down
+
+campaign: .venv/.stamp-dev ## all kinds of faults, as root, in three quarters of an hour; writes docs/proof.md
+	$(BIN)/python -m tests.campaign $(ARGS)
+
+N = 30
+SEED =
+faults: .venv/.stamp-dev ## a sample of it in three minutes: N=30 trials, by SEED=
+	$(BIN)/python -m tests.campaign --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: .venv/.stamp-dev ## what it costs
 	$(BIN)/python -m bench $(ARGS)

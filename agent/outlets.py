@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent import config
 from agent.config import CloudEvents, Config, FileSink
@@ -82,11 +82,12 @@ def outlets(
                 strand(outbox, before, now)
         written, place = cfg.written_sinks[section.id], _digest(section.destination)
         standing = outbox.register(section.id, section.kind, section.role, written, since=section.since)
-        if there.destinations.get(section.id) != place:
+        route = config.route(cfg, section, meters)
+        if (there.destinations.get(section.id), there.customers.get(section.id)) != (place, route.customers):
             with outbox.transaction():
-                goes_to(outbox.spool.db, section.id, place)
+                goes_to(outbox.spool.db, section.id, place, route.customers)
         if standing.until is None or outbox.backlog(standing)[0]:  # else a person has ended it, and it is over
-            found[section.id] = Outlet(section, config.route(cfg, section, meters), paused=standing.paused)
+            found[section.id] = Outlet(section, route, paused=standing.paused)
     for sink in known.keys() - {section.id for section in cfg.sinks}:
         with outbox.transaction():
             outbox.retire(known[sink])
@@ -98,7 +99,9 @@ def outlets(
             except ConfigError as error:
                 alarms[sink] = f"{REMOVED}. It is not sent to: {error}"
             else:
-                found[sink] = Outlet(kept, config.route(cfg, kept, meters), paused=standing.paused)
+                route = config.route(cfg, kept, meters)
+                route = structs.replace(route, customers=there.customers.get(sink, route.customers))
+                found[sink] = Outlet(kept, route, paused=standing.paused)
         else:
             with outbox.transaction():
                 outbox.remove(standing)

@@ -152,6 +152,7 @@ class Outbox:
         beyond.former[sink.id] = sink.number, sink.role
         beyond.drained.discard(sink.id)
         beyond.destinations.pop(sink.id, None)
+        beyond.customers.pop(sink.id, None)
         remember(self._db, beyond)
         self._db.execute("DELETE FROM sink WHERE number=?", (sink.number,))
 

@@ -1,5 +1,7 @@
 """What is known of sinks beyond their rows: one small value in `meta`, which a salvage brings over."""
 
+from collections.abc import Mapping
+
 import apsw
 import msgspec
 from msgspec import Struct
@@ -14,6 +16,8 @@ class Remembered(Struct):
     """Those that a person has ended, though they may be configured."""
     destinations: dict[str, str] = {}
     """A digest of where each goes, for its address may be in the environment."""
+    customers: dict[str, dict[str, str]] = {}
+    """What each calls our customers: a configuration can name none at a sink that it does not have."""
 
 
 def remembered(db: apsw.Connection) -> Remembered:
@@ -34,8 +38,9 @@ def end(db: apsw.Connection, sink: str, *, ended: bool) -> None:
     remember(db, what)
 
 
-def goes_to(db: apsw.Connection, sink: str, destination: str) -> None:
-    """Note where what is frozen for it from now on goes."""
+def goes_to(db: apsw.Connection, sink: str, destination: str, customers: Mapping[str, str]) -> None:
+    """Note where what is frozen for it from now on goes, and what our customers are called there."""
     what = remembered(db)
     what.destinations[sink] = destination
+    what.customers[sink] = dict(customers)
     remember(db, what)

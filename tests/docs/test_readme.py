@@ -123,6 +123,7 @@ def test_the_readme_keeps_its_order() -> None:
         "systemd",
         "Kubernetes",
         "Command line",
+        "Proof",
         "Measured",
         "Develop",
         "Versioning",

@@ -340,6 +340,14 @@ MUTANTS = (
         "    if submission is not None:\n",
     ),
     Mutant(
+        "a sink that left is told by our ids of customers",
+        "§7",
+        "tests/test_removed_sinks.py",
+        "agent/outlets.py",
+        "customers=there.customers.get(sink, route.customers))",
+        "customers={})",
+    ),
+    Mutant(
         "an error tells the token",
         "§6",
         "tests/sinks/test_wire.py",
