@@ -81,14 +81,15 @@ def _started(one: Machine) -> None:
         one.start()
 
 
-def _listed(name: str, says: str, file: str, damage: Damage) -> None:
-    @row(f"damage.{name}", says, trials=130)
+def _listed(name: str, says: str, file: str, damage: Damage, trials: int) -> None:
+    @row(f"damage.{name}", says, trials=trials)
     def _(scene: Scene) -> Verdict:
         return damaged(scene, file, damage)
 
 
-for _file, _name in (("spool.db", "db"), ("spool.db-wal", "wal")):
+# As many trials as the file has blocks; zeros at every fourth.
+for _file, _name, _blocks in (("spool.db", "db", 240), ("spool.db-wal", "wal", 460)):
     _what = "the database" if _name == "db" else "its WAL"
-    _listed(f"flip_{_name}", f"a bit of {_what} is flipped", _file, flipped)
-    _listed(f"cut_{_name}", f"{_what} ends early", _file, cut)
-    _listed(f"zero_{_name}", f"{_what} has a tail of zeros", _file, blank)
+    _listed(f"flip_{_name}", f"a bit of {_what} is flipped", _file, flipped, _blocks)
+    _listed(f"cut_{_name}", f"{_what} ends early", _file, cut, _blocks)
+    _listed(f"zero_{_name}", f"{_what} has a tail of zeros", _file, blank, _blocks // 4)
