@@ -11,6 +11,7 @@ from agent.books import Commit
 from agent.delivery.drain import Turn
 from agent.metering import Swept
 from agent.model import NS_PER_S
+from agent.sources import Stats
 from agent.telemetry import SpoolLevels, Telemetry
 from agent.telemetry import metrics as m
 
@@ -58,6 +59,17 @@ class Reporter:
             if balance.overrun:
                 log.error("books overrun", anchor=balance.anchor, meter=balance.meter, by=balance.overrun)
         self.recorded(commit)
+
+    def followed(self, source: str, stats: Stats) -> None:
+        """How asking the API server goes, as it was at a sweep."""
+        failing = stats.failing is not None
+        self.telemetry.followed(
+            source, requests=stats.requests, relists=stats.relists, failing=failing, heard=stats.last_heard
+        )
+        if stats.failing is not None:
+            self.fails(f"metadata of {source}", stats.failing)
+        else:
+            self.recovers(f"metadata of {source}")
 
     def recorded(self, commit: Commit) -> None:
         """A commit made records."""

@@ -45,6 +45,8 @@ class Sweeps:
             self._reporter.recovers(f"source {source.id}")
             self._reporter.recovers("spool space")
             self._reporter.swept(swept)
+            if isinstance(source, Followed):
+                self._reporter.followed(source.id, source.asking)
             if swept.commit.closed:
                 self._committed()
 

@@ -6,6 +6,8 @@ beside CLOCK_BOOTTIME, and keeps nothing that a restart would miss.
 
 from typing import Protocol, runtime_checkable
 
+from msgspec import Struct
+
 from agent.model import Meter, Sweep
 
 
@@ -36,9 +38,24 @@ class Watched(Source, Protocol):
         """Keep the latest counters of what lives; True when one died, so that a sweep should follow at once."""
 
 
+class Stats(Struct, frozen=True):
+    """How asking goes. `last_heard`: boottime of the last word on what we heard of longest ago; `failing`: why."""
+
+    requests: int = 0
+    relists: int = 0  # lists beyond the first of each collection
+    failures: int = 0
+    bytes: int = 0
+    last_heard: int = 0
+    failing: str | None = None
+
+
 @runtime_checkable
 class Followed(Source, Protocol):
     """A source that learns about its resources beside its sweeps, over the network."""
+
+    @property
+    def asking(self) -> Stats:
+        """How asking goes."""
 
     async def follow(self) -> None:
         """For ever: keep what is known up to date. Raises nothing for what a network or a server can do."""

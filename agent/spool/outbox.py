@@ -105,8 +105,6 @@ class Outbox:
         """On a full disk: let the reserve go, and what is delivered and past keeping."""
         make_room(self._db, now)
 
-    # -- sinks -----------------------------------------------------------------------------------------------------
-
     def sinks(self) -> dict[str, Standing]:
         """Every sink that was ever registered and not removed, by id."""
         rows: Iterable[tuple[int, str, str, str, bytes, int, int, int | None, int]] = self._db.execute(

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from agent.sources import Stats
+
 
 class Facts(Struct, frozen=True):
     """What is known of one pod. Equal facts are the same object, so that an unchanged pod costs nothing.
@@ -35,6 +37,10 @@ class Pods(Protocol):
 
     def remember(self, living: Collection[str]) -> Mapping[str, bytes | None]:
         """What to persist since the last call; None deletes. `living` holds the uids that have a cgroup."""
+
+    @property
+    def stats(self) -> Stats:
+        """How asking goes."""
 
     async def follow(self) -> None:
         """For ever. Raises nothing for what a network or an API server can do."""

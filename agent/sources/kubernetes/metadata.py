@@ -5,8 +5,8 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import msgspec
-from msgspec import Struct
 
+from agent.sources import Stats
 from agent.sources.kernel import boottime
 from agent.sources.kubernetes.access import Access
 from agent.sources.kubernetes.facts import Facts
@@ -14,17 +14,6 @@ from agent.sources.kubernetes.join import Join, Known
 from agent.sources.kubernetes.objects import Pod, Thing
 from agent.sources.kubernetes.watch import Collection as Wanted
 from agent.sources.kubernetes.watch import Timing, Watch
-
-
-class Stats(Struct, frozen=True):
-    """How asking goes. `last_heard`: boottime of the last word on what we heard of longest ago; `failing`: why."""
-
-    requests: int
-    relists: int  # lists beyond the first of each collection
-    failures: int
-    bytes: int
-    last_heard: int
-    failing: str | None
 
 
 class Metadata:

@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import structs
 
 from agent.model import Meter, Reading, Resource, Sample, Sweep
+from agent.sources import Stats
 from agent.sources.devices import Devices
 from agent.sources.group import Group
 from agent.sources.groups import Groups
@@ -114,6 +115,11 @@ class PodSource:
         )
         self._introduced = {}
         return sweep
+
+    @property
+    def asking(self) -> Stats:
+        """How asking the API server goes."""
+        return self._pods.stats
 
     async def follow(self) -> None:
         """Keep what is known of the pods up to date, for ever."""

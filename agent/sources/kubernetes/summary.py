@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from agent.errors import SourceError
 from agent.model import NS_PER_S, Reading, Resource, Sample, Sweep
+from agent.sources import Stats
 from agent.sources.kernel import boottime
 from agent.sources.kubernetes import stats
 from agent.sources.kubernetes.facts import Facts, Pods
@@ -94,6 +95,11 @@ class SummarySource:
         self._news: dict[str, list[Told]] = {}
 
     # -- asking, on the loop ---------------------------------------------------------------------------------------
+
+    @property
+    def asking(self) -> Stats:
+        """How asking the API server goes; what fails at the kubelet, sweeps say."""
+        return self._facts.stats
 
     async def follow(self) -> None:
         """Ask once per interval, and keep what is known of the pods up to date, for ever."""

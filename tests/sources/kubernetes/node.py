@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from agent.model import NS_PER_S
+from agent.sources import Stats
 from agent.sources.kubernetes.facts import Facts
 from agent.sources.kubernetes.pods import PodSource
 from tests.sources.machine import BOOT, Machine
@@ -16,6 +17,8 @@ HEADER = "Inter-|   Receive  |  Transmit\n face |bytes packets |bytes packets\n"
 
 class Known:
     """What a watch would know, told by the test."""
+
+    stats = Stats()
 
     def __init__(self) -> None:
         self.facts: dict[str, Facts] = {}

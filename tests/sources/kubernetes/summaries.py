@@ -13,6 +13,7 @@ import msgspec
 
 from agent.errors import SourceError
 from agent.model import NS_PER_S, Sweep, Usage
+from agent.sources import Stats
 from agent.sources.kubernetes import stats
 from agent.sources.kubernetes.facts import Facts
 from agent.sources.kubernetes.meters import SUMMARY
@@ -81,6 +82,8 @@ class Kubelet:
 
 class Pods:
     """What the API server is known to have said."""
+
+    stats = Stats()
 
     def __init__(self) -> None:
         self.facts: dict[str, Facts] = {}
