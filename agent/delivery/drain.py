@@ -25,7 +25,8 @@ from agent.spool.thread import OnThread
 GATHER_SECONDS = 0.004  # answers that come within it share one commit
 IDLE_SECONDS = 60.0  # a look that nothing asked for
 FULL_SECONDS = 5.0  # between two tries to settle anything on a full disk
-UNSURE_SECONDS = 60  # between two looks at whether the clock is confirmed by now
+UNSURE_SECONDS = 5  # between two looks at whether the clock is confirmed by now
+ASK_SECONDS = 60  # between two questions to the sink for the sake of the date that its answer bears
 AHEAD = 2  # submissions taken for each that may be under way, so that a slot never waits for the disk
 TOO_LATE = Answer(outcome="retry", why="not sent again: its turn came too late", left=False)
 UNSURE = "not sent again yet: how long ago it may have arrived is not known before the clock is confirmed"
@@ -49,6 +50,7 @@ class Turn(Struct, frozen=True):
     more: bool = False  # there is more to freeze
     due: int | None = None  # when something is to be sent again, elapsed time
     full: str | None = None  # the disk was; nothing was taken
+    unsure: bool = False  # something waits for the clock to be confirmed
 
 
 class _Back(Struct, frozen=True):
@@ -88,6 +90,8 @@ class Drain:
         self._ready: deque[Submission] = deque()
         self._flying: dict[int, asyncio.Task[None]] = {}
         self._turning: asyncio.Task[Turn] | None = None
+        self._asking: asyncio.Task[object] | None = None
+        self._asked: int | None = None
         self._closing, self._taking = False, True
         self._broken: Exception | None = None
 
@@ -111,16 +115,18 @@ class Drain:
                 if self._broken is not None:
                     raise self._broken
                 self._launch()
+                if turn.unsure:
+                    self._ask_the_date()
                 if self._room() and (turn.more or turn.taken):
                     continue
                 if self._closing and not (self._flying or self._ready or self._back):
                     return
                 await self._rest(turn)
         finally:
-            flying = list(self._flying.values())
-            for task in flying:
+            under_way = [*self._flying.values(), *([] if self._asking is None else [self._asking])]
+            for task in under_way:
                 task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def hold_back(self) -> None:
         """After `run` was cancelled: note that what was taken ahead has not left."""
@@ -141,6 +147,13 @@ class Drain:
                 return False
             await self._stirred(IDLE_SECONDS)
         return True
+
+    def _ask_the_date(self) -> None:
+        """Have another machine confirm the clock where nothing else is sent whose answer would (decision 50)."""
+        now = self._elapsed()
+        if (self._asked is None or now - self._asked >= ASK_SECONDS * NS_PER_S) and not self._closing:
+            self._asked = now
+            self._asking = asyncio.create_task(self.sink.ask())
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
@@ -180,12 +193,14 @@ class Drain:
         room = 0 if standing.paused else room
         settled: list[Settled] = []
         taken: list[Submission] = []
+        unsure = False
         with outbox.transaction():
             for over in back:
                 settled += self._settle(over, now)
             for submission in outbox.due(standing, now.elapsed, room, beside):
                 gone = submission.attempts and forgotten(submission.tainted, terms, now.age)
                 if gone is None:
+                    unsure = True
                     settled.append(self._wait(submission, now))
                 elif gone:
                     settled.append(self._give_up(submission, now))
@@ -204,7 +219,7 @@ class Drain:
             outbox.leaving([s for s in taken if s.attempts or not terms.staged], now.elapsed)
         more = self._freezes and not standing.paused and outbox.more(standing)
         due = None if standing.paused else outbox.next_due(standing, beside | {s.id for s in taken})
-        return Turn(tuple(taken), tuple(settled), more, due)
+        return Turn(tuple(taken), tuple(settled), more, due, unsure=unsure)
 
     def _settle(self, over: _Back, now: Moment) -> list[Settled]:
         outbox, submission, answer = self._outbox, over.submission, over.answer

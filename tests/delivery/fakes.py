@@ -71,6 +71,7 @@ class FakeSink:
         self.always: Behaviour = take
         self.sent: list[Submission] = []
         self.staged: list[str] = []
+        self.asked = 0
         self.findings: list[list[Finding]] = []
         self.flying = self.most_flying = 0
         self.step: Callable[[str], None] = lambda _: None  # where the process may be killed
@@ -100,6 +101,7 @@ class FakeSink:
         return answer
 
     async def ask(self) -> list[Finding]:
+        self.asked += 1
         return self.findings.pop(0) if self.findings else []
 
     async def close(self) -> None:

@@ -90,3 +90,27 @@ def test_what_may_be_too_old_waits_until_the_clock_is_confirmed(begun: Begun) ->
     life.clock.ahead = 0
     life.deliver()
     assert (len(sink.sent), all_of(life, "duplicate")) == (2, True)
+
+
+def test_a_sink_is_asked_for_the_date_while_something_waits_for_the_clock(begun: Begun) -> None:
+    """Where nothing else is sent, no answer would ever confirm it: found by the campaign, after a power cut."""
+    sink = FakeSink(terms=Terms(max_batch=1, dedupe_horizon=10 * HOUR))
+    sink.script.extend([lose])
+    life = begun(sink, records=1)
+    life.chance = 0.9
+    life.deliver()
+    life.clock.now += S
+    life.clock.ahead = DAY
+
+    async def waits() -> None:
+        drain = life.drain()
+        running = asyncio.create_task(drain.run())
+        await eventually(lambda: sink.asked == 1)
+        life.clock.now += UNSURE_SECONDS * S
+        drain.stir()
+        await eventually(lambda: len(life.turns) > 2)
+        drain.finish(taking=False)
+        await running
+
+    asyncio.run(waits())
+    assert (sink.asked, len(sink.sent)) == (1, 1)
