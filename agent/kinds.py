@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from agent.config import Cgroups, CloudEvents, Config, FileSink, Host, Kubernetes, SourceSection
+from agent.config import Cgroups, Config, Host, Kubernetes, SinkSection, SourceSection
+from agent.config.sinks import Remote
 from agent.config.sources import measures
 from agent.metering import Plan
 from agent.model import Meter
-from agent.sinks import Sink, file
+from agent.sinks import Sink
 from agent.sources import Source, cgroups, host
 from agent.sources.kernel import boot_id
 from agent.sources.kubernetes import meters as pods
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 KINDS: Mapping[str, tuple[Meter, ...]] = {"host": host.METERS, "cgroups": cgroups.METERS, "kubernetes": pods.METERS}
 METERS = {meter.name: meter for meters in KINDS.values() for meter in meters}
+
+SINKS: Mapping[str, tuple[str, str]] = {
+    "file": ("agent.sinks.file", "FileSink"),
+    "cloudevents": ("agent.sinks.cloudevents", "CloudEventsSink"),
+}
 
 Remembered = Callable[[str], Mapping[str, bytes]]
 """What a source, by its id, had the spool remember."""
@@ -110,35 +116,15 @@ def metadata_of(section: Kubernetes, cfg: Config, remembered: Mapping[str, bytes
     )
 
 
-def build_sink(section: FileSink | CloudEvents, dated: Callable[[int], None] | None = None) -> Sink:
+def build_sink(section: SinkSection, dated: Callable[[int], None] | None = None) -> Sink:
     """A new sink is one file, one section, and one line here. A heavy library loads where its kind is configured.
 
     `dated` hears the date that each answer bears, in seconds of the epoch.
     """
-    if isinstance(section, CloudEvents):
-        from agent.sinks.cloudevents import CloudEventsSink
-
-        return CloudEventsSink(
-            section.id,
-            section.role,
-            url=section.url,
-            profile=section.profile,
-            token_file=section.token_file,
-            ca_file=section.tls.ca_file,
-            cert_file=section.tls.cert_file,
-            key_file=section.tls.key_file,
-            timeout=section.timeout,
-            max_batch=section.max_batch,
-            max_bytes=section.max_bytes,
-            concurrency=section.concurrency,
-            rate=section.rate,
-            max_age=section.max_age,
-            dedupe_horizon=section.dedupe_horizon,
-            negative=section.negative or section.role == "copy",
-            unvouched=section.unvouched,
-            dated=dated,
-        )
-    return file.FileSink(section.id, section.role, Path(section.path))
+    module, name = SINKS[section.kind]
+    hears = {"dated": dated} if isinstance(section, Remote) else {}
+    made: Sink = getattr(import_module(module), name)(section.id, section.role, **section.arguments(), **hears)
+    return made
 
 
 def plan_of(cfg: Config) -> Plan:

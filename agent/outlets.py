@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct, structs
 
 from agent import config
-from agent.config import CloudEvents, Config, FileSink
+from agent.config import Config, SinkSection, Told
+from agent.config.sinks import Remote
 from agent.delivery.rendering import Route
 from agent.errors import ConfigError
 from agent.model import NS_PER_S, Meter
@@ -35,7 +36,7 @@ class Outlet(Struct, frozen=True):
     `paused`: a person wants nothing sent, so that nothing is under way either.
     """
 
-    section: FileSink | CloudEvents
+    section: SinkSection
     route: Route
     freezes: bool = True
     paused: bool = False
@@ -43,19 +44,19 @@ class Outlet(Struct, frozen=True):
     @property
     def max_age(self) -> int | None:
         """Ns after which it takes no usage; None: any age is taken."""
-        return self.section.max_age if isinstance(self.section, CloudEvents) else None
+        return self.section.max_age if isinstance(self.section, Told) else None
 
     @property
     def patience(self) -> float:
         """Seconds for which a change waits for what is under way: without dedupe, what is cut off is a person's."""
-        if isinstance(self.section, CloudEvents) and self.section.dedupe_horizon == 0:
+        if isinstance(self.section, Remote) and self.section.remembers == 0:
             return CHANGE_SECONDS + self.section.timeout / NS_PER_S
         return CHANGE_SECONDS
 
     @property
     def close_after(self) -> int | None:
         """Ns without usage, after which what rounding has left goes to the rounding account."""
-        return self.section.close_remainders_after if isinstance(self.section, CloudEvents) else None
+        return self.section.close_remainders_after if isinstance(self.section, Told) else None
 
 
 def outlets(
@@ -108,7 +109,7 @@ def outlets(
     return found, alarms
 
 
-def _moved(before: Standing, section: FileSink | CloudEvents, there: Remembered) -> bool:
+def _moved(before: Standing, section: SinkSection, there: Remembered) -> bool:
     """Whether a sink goes elsewhere than what was frozen for it."""
     if (place := there.destinations.get(section.id)) is not None:
         return place != _digest(section.destination)
@@ -116,14 +117,14 @@ def _moved(before: Standing, section: FileSink | CloudEvents, there: Remembered)
     return kept is None or kept.destination != section.destination
 
 
-def _former(before: Standing, there: Remembered) -> FileSink | CloudEvents | None:
+def _former(before: Standing, there: Remembered) -> SinkSection | None:
     """Its last accepted section, if that still says where it went: an address may have been in the environment."""
     kept = _read(before)
     place = there.destinations.get(before.id)
     return kept if kept is not None and place in (None, _digest(kept.destination)) else None
 
 
-def _read(before: Standing) -> FileSink | CloudEvents | None:
+def _read(before: Standing) -> SinkSection | None:
     try:
         return config.sink_of(before.section, os.environ)
     except ConfigError:

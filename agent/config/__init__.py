@@ -19,7 +19,7 @@ from agent.config.document import Document
 from agent.config.problems import problems_of
 from agent.config.routes import route, unrouted
 from agent.config.sections import Config, json_schema
-from agent.config.sinks import CloudEvents, FileSink, SinkEntry
+from agent.config.sinks import AnySink, CloudEvents, FileSink, SinkEntry, SinkSection, Told
 from agent.config.sources import Cgroups, Host, Kubernetes, SourceSection
 from agent.errors import ConfigError
 
@@ -30,7 +30,9 @@ __all__ = [
     "FileSink",
     "Host",
     "Kubernetes",
+    "SinkSection",
     "SourceSection",
+    "Told",
     "json_schema",
     "load",
     "parse",
@@ -73,7 +75,7 @@ def parse(
     return config.noting(tuple(_notices(config, written, clock.now()[0] if now is None else now)), sinks)
 
 
-def sink_of(section: bytes, environ: Mapping[str, str]) -> FileSink | CloudEvents:
+def sink_of(section: bytes, environ: Mapping[str, str]) -> SinkSection:
     """A sink's section as the spool has kept it (`Config.written_sinks`). Raises ConfigError if it no longer reads."""
     try:
         return _sink.validate_json(section, context={"environ": environ})
@@ -82,7 +84,7 @@ def sink_of(section: bytes, environ: Mapping[str, str]) -> FileSink | CloudEvent
         raise ConfigError(problems) from error
 
 
-_sink: TypeAdapter[FileSink | CloudEvents] = TypeAdapter(SinkEntry)
+_sink: TypeAdapter[AnySink] = TypeAdapter(SinkEntry)
 
 
 def stamp(path: Path | None) -> tuple[int, int]:

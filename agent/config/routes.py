@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from urllib.parse import urlsplit
 
-from agent.address import is_loopback
 from agent.config.document import Loc
-from agent.config.scalars import NS, written_duration
+from agent.config.scalars import written_duration
 from agent.config.sections import Config
-from agent.config.sinks import CloudEvents, DimensionAtSink, FileSink, Tls
+from agent.config.sinks import DimensionAtSink, SinkSection, Told
 from agent.delivery.quantity import Measure, units
 from agent.delivery.rendering import Route
 from agent.model import Meter
@@ -16,15 +14,13 @@ from agent.model import Meter
 Found = Iterator[tuple[Loc, str]]
 Line = Callable[[Loc], int]
 
-LEAST_BYTES = 4 << 10  # names and labels of one event, at their longest that is usual
 
-
-def route(config: Config, section: FileSink | CloudEvents, meters: Mapping[str, Meter]) -> Route:
+def route(config: Config, section: SinkSection, meters: Mapping[str, Meter]) -> Route:
     """What one sink takes, and how it is told. `meters` by name."""
     customers = {c.id: c.ids[section.id] for c in config.customers if section.id in c.ids}
     orphans = unrouted(config) if section.id == _first_billing(config) else frozenset()
     elsewhere = _elsewhere(config, section.id) if section.role == "billing" else {}
-    if isinstance(section, FileSink):
+    if not isinstance(section, Told):
         return Route(customers=customers, orphans=orphans, elsewhere=elsewhere)
     bases = base_units(config, meters)
     measures = None
@@ -69,14 +65,12 @@ def sinks(config: Config, line: Line) -> Found:
     """What one sink can be wrong about by itself, or beside another."""
     seen: dict[tuple[str, str], Loc] = {}
     for index, sink in enumerate(config.sinks):
-        place = ("path", str(sink.path)) if isinstance(sink, FileSink) else ("url", sink.url)
-        for key, name in (("id", sink.id), place):
+        for key, name in dict.fromkeys((("id", sink.id), sink.place)):
             if (key, name) in seen:
                 already = f"{name} is already a sink's {key} on line {line(seen[key, name])}"
                 yield ("sinks", index, key), f"{already}. Give one of them another."
             seen.setdefault((key, name), ("sinks", index, key))
-        if isinstance(sink, CloudEvents):
-            yield from _events(index, sink)
+        yield from ((("sinks", index, *below), text) for below, text in sink.problems())
     for index, sink in enumerate(config.sinks):
         for earlier, other in enumerate(config.sinks[:index]):
             if sink.role == other.role == "billing" and (both := _both(sink.takes, other.takes)) is not None:
@@ -92,44 +86,12 @@ def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> str | Non
     return ", ".join(sorted(one & other)) or None
 
 
-def _events(index: int, sink: CloudEvents) -> Found:
-    at = ("sinks", index)
-    if sink.url.startswith("http://") and sink.token_file is not None and not is_loopback(sink.url):
-        yield (*at, "url"), "the token would be sent in the clear. Write https://, or leave token_file out."
-    if sink.url.startswith("http://") and sink.tls != Tls():
-        yield (*at, "tls"), "the url is http://, which knows no TLS. Write https:// there, or leave tls out."
-    if sink.tls.key_file is not None and sink.tls.cert_file is None:
-        yield (*at, "tls", "key_file"), "a key without its certificate. Add cert_file."
-    if sink.profile != "generic" and not urlsplit(sink.url).path.endswith("/events"):
-        yield (*at, "url"), "OpenMeter takes events at an address whose path ends in /events. Correct it."
-    if sink.timeout < NS["s"]:
-        yield (*at, "timeout"), f"{written_duration(sink.timeout)} is shorter than 1s. Write 1s or more."
-    if sink.max_bytes < LEAST_BYTES:
-        yield (*at, "max_bytes"), "smaller than one event may be. Write 4KiB or more."
-    if sink.role == "billing":
-        yield from _bills(index, sink)
-
-
-def _bills(index: int, sink: CloudEvents) -> Found:
-    at = ("sinks", index)
-    if sink.dedupe_horizon is None:
-        text = "not written, and a billing sink must say how long the receiver discards an id it has seen"
-        yield (*at, "dedupe_horizon"), f"{text}. Write 32d, or what it states; 0s if it takes everything again."
-    told = sink.dimensions
-    if sink.profile == "generic" and (told is None or any(d.aggregation is None for d in told.values())):
-        text = "records are deltas, and this receiver cannot be asked whether it adds them"
-        yield (*at, "dimensions"), f"{text}. Name the dimensions, each with `aggregation: sum`, if it does."
-    elif told is None:
-        text = "not written, and a billing sink is asked of each dimension whether it adds what it gets"
-        yield (*at, "dimensions"), f"{text}. Name them."
-
-
 def taken(config: Config, known_meters: Mapping[str, Sequence[Meter]]) -> Found:
     """Dimensions that sinks name must exist, and units must fit."""
     meters = {meter.name: meter for kind in known_meters.values() for meter in kind}
     bases = base_units(config, meters)
     for index, sink in enumerate(config.sinks):
-        for name, told in (sink.dimensions or {}).items() if isinstance(sink, CloudEvents) else ():
+        for name, told in (sink.dimensions or {}).items() if isinstance(sink, Told) else ():
             at = ("sinks", index, "dimensions", name)
             if name not in (names := [entry.name for entry in config.meters]):
                 close = get_close_matches(name, names, n=1)
@@ -155,15 +117,16 @@ def named(config: Config) -> Found:
             if sink not in sinks:
                 known = f"Known: {', '.join(sinks)}" if sinks else "There is none"
                 yield at, f"{sink} is not a sink's id. {known}."
-            elif isinstance(sinks[sink], FileSink):
-                yield at, f"{sink} is a file sink, whose lines have the customer's own id. Remove this."
+            elif not isinstance(sinks[sink], Told):
+                yield at, f"{sink} is a {sinks[sink].kind} sink, whose lines have the customer's own id. Remove this."
 
 
 def remembered(config: Config) -> Found:
     """The ledger must outlive what it may still be asked about (DESIGN §6)."""
     for index, sink in enumerate(config.sinks):
-        for key in ("dedupe_horizon", "max_age") if isinstance(sink, CloudEvents) else ():
-            needed = getattr(sink, key)
+        if not isinstance(sink, Told):
+            continue
+        for key, needed in (("dedupe_horizon", sink.remembers), ("max_age", sink.max_age)):
             if needed is not None and needed > config.spool.retention:
                 kept = f"longer than spool.retention ({written_duration(config.spool.retention)}) keeps records"
                 cure = f"Write spool.retention: {written_duration(needed)} or more."

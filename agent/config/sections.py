@@ -25,7 +25,7 @@ from agent.config.scalars import (
     written,
 )
 from agent.config.section import Section
-from agent.config.sinks import CloudEvents, SinkEntry
+from agent.config.sinks import SinkEntry, Told
 from agent.config.sources import SourceEntry
 from agent.model import Choice, Dimension
 
@@ -166,7 +166,7 @@ class Config(Section):
 
     def hold(self) -> int:
         """How long unattributed usage can find an owner, ns: while every sink still takes usage of that age."""
-        ages = [sink.max_age * 3 // 4 for sink in self.sinks if isinstance(sink, CloudEvents) and sink.max_age]
+        ages = [sink.max_age * 3 // 4 for sink in self.sinks if isinstance(sink, Told) and sink.max_age]
         return min(self.attribution.unattributed.hold, *ages) if ages else self.attribution.unattributed.hold
 
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -200,8 +200,7 @@ class Config(Section):
 
     def _told(self, dimension: str) -> frozenset[str]:
         """What a dimension is called, by us and by sinks."""
-        told = (sink.dimensions or {} for sink in self.sinks if isinstance(sink, CloudEvents))
-        return frozenset({dimension, *(of[dimension].id or dimension for of in told if dimension in of)})
+        return frozenset({dimension, *(sink.told(dimension) for sink in self.sinks if isinstance(sink, Told))})
 
     def pod_label_keys(self) -> frozenset[str]:
         """The labels of pods that anything here looks at."""

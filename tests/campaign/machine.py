@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from agent.credentials import Tls
 from agent.delivery.drain import Drain
 from agent.delivery.quantity import Measure
 from agent.delivery.rendering import Route
@@ -169,7 +170,7 @@ class Machine(Life):
             "billing",
             self.url,
             self.profile,
-            ca_file=None if self.tls is None else self.tls.ca,
+            tls=Tls() if self.tls is None else Tls(self.tls.ca),
             **self.terms,
         )
 

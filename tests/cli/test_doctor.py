@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from agent.cli import doctor
 from agent.cli.app import app
 from agent.cli.health import Check, place
-from agent.config import CloudEvents, FileSink
+from agent.config import SinkSection
 from agent.errors import AgentError
 from agent.sinks import Answer, Entry, Finding, Sink, Terms
 from agent.spool.outbox import Submission
@@ -33,7 +33,7 @@ class Asked:
 
     kind = "asked"
 
-    def __init__(self, section: FileSink | CloudEvents, *findings: Finding, error: Exception | None = None) -> None:
+    def __init__(self, section: SinkSection, *findings: Finding, error: Exception | None = None) -> None:
         self.id, self.role, self.terms = section.id, str(section.role), Terms(max_batch=1)
         self.findings, self.error, self.closed = list(findings), error, False
 
@@ -59,7 +59,7 @@ def diagnosed(path: Path, *findings: Finding, error: Exception | None = None, da
     """All checks, with a sink that says this."""
     built: list[Asked] = []
 
-    def build(section: FileSink | CloudEvents, dated: Callable[[int], None]) -> Sink:
+    def build(section: SinkSection, dated: Callable[[int], None]) -> Sink:
         if date is not None:
             dated(date)
         built.append(Asked(section, *findings, error=error))

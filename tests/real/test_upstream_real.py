@@ -21,6 +21,7 @@ import trustme
 from msgspec import structs
 
 from agent.clock import Moment
+from agent.credentials import Tls
 from agent.delivery.drain import Drain
 from agent.delivery.quantity import Measure
 from agent.delivery.rendering import Route
@@ -59,8 +60,7 @@ class Agent:
             upstream.url + PATHS[profile],
             profile,
             timeout=5 * S,
-            ca_file=None if tls is None else tls.ca,
-            cert_file=None if tls is None else tls.client,
+            tls=Tls() if tls is None else Tls(tls.ca, tls.client),
             **terms,
         )
         self.standing = self.outbox.register("events", "cloudevents", "billing", b"{}", since=0)

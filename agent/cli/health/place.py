@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.cli.health import Check, Need, described, existing, judged
-from agent.config import CloudEvents, Config, FileSink
+from agent.config import Config, FileSink, SinkSection
 from agent.model import NS_PER_MS
 from agent.spool.glance import size
 
@@ -32,7 +32,7 @@ def permissions(cfg: Config, file: Path) -> Iterator[Check]:
         need: Need = "required" if sink.role == "billing" else "optional"
         if isinstance(sink, FileSink):
             yield from _directory(sink.path, f"sinks[{sink.id}].path", need)
-        elif isinstance(sink, CloudEvents):
+        else:
             yield from _files(sink, need)
 
 
@@ -71,10 +71,9 @@ def _directory(path: Path, key: str, need: Need) -> Iterator[Check]:
         yield judged("permissions", f"{key} private", "optional", private, described(status), cure)
 
 
-def _files(sink: CloudEvents, need: Need) -> Iterator[Check]:
-    secret = {"token_file": sink.token_file, "tls.key_file": sink.tls.key_file}
-    public = {"tls.ca_file": sink.tls.ca_file, "tls.cert_file": sink.tls.cert_file}
-    for name, file in {**secret, **public}.items():
+def _files(sink: SinkSection, need: Need) -> Iterator[Check]:
+    secret = sink.secrets()
+    for name, file in {**secret, **sink.files()}.items():
         if file is None:
             continue
         what = f"sinks[{sink.id}].{name}"

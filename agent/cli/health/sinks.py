@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 
 from agent.cli.health import Check, Need, existing, judged
-from agent.config import CloudEvents, Config, FileSink
+from agent.config import Config, FileSink, SinkSection, Told
+from agent.config.sinks import Remote
 from agent.errors import AgentError
 from agent.model import NS_PER_S
 from agent.sinks import Finding, Sink
 
-Build = Callable[[FileSink | CloudEvents, Callable[[int], None]], Sink]
+Build = Callable[[SinkSection, Callable[[int], None]], Sink]
 PATIENCE = 2 * NS_PER_S  # beyond what a sink itself allows for its answers
 
 
@@ -36,7 +37,7 @@ async def sinks(cfg: Config, build: Build, heard: Heard) -> list[Check]:
     return [check for checks in asked for check in checks]
 
 
-async def _ask(section: FileSink | CloudEvents, build: Build, heard: Heard) -> list[Check]:
+async def _ask(section: SinkSection, build: Build, heard: Heard) -> list[Check]:
     area, need = f"sinks[{section.id}]", _need(section)
     try:
         if isinstance(section, FileSink) and existing(section.path) != section.path:
@@ -61,26 +62,26 @@ async def _ask(section: FileSink | CloudEvents, build: Build, heard: Heard) -> l
     finally:
         await sink.close()
     checks = [judged(area, found.what, need, found.ok, found.why, found.cure) for found in findings]
-    if section.kind == "cloudevents" and section.role == "billing" and section.profile == "generic":
-        found = "you vouch for it by `aggregation: sum`; it cannot be asked"
+    if isinstance(section, Told) and section.role == "billing" and (vouched := section.summed()):
+        found = f"of {', '.join(sorted(vouched))} you vouch for it by `aggregation: sum`"
         checks.append(judged(area, "adds what it gets", "informative", holds=True, found=found))
     return checks
 
 
-def _need(section: FileSink | CloudEvents) -> Need:
+def _need(section: SinkSection) -> Need:
     return "required" if section.role == "billing" else "optional"
 
 
-def _patience(section: FileSink | CloudEvents) -> int:
-    return PATIENCE + (section.timeout if isinstance(section, CloudEvents) else 0)
+def _patience(section: SinkSection) -> int:
+    return PATIENCE + (section.timeout if isinstance(section, Remote) else 0)
 
 
-def _unseen(section: FileSink | CloudEvents) -> str | None:
+def _unseen(section: SinkSection) -> str | None:
     """Why it is not to be asked by us: it would refuse us for want of a file that is not ours to read."""
     uid = os.geteuid()
     if isinstance(section, FileSink):
         return None if os.access(section.path, os.W_OK) else f"{section.path}: not for uid {uid}"
-    for file in (section.token_file, section.tls.ca_file, section.tls.cert_file, section.tls.key_file):
+    for file in {**section.secrets(), **section.files()}.values():
         if file is not None and uid != 0 and not os.access(file, os.R_OK):
             return f"{file}: not for uid {uid}"
     return None
