@@ -111,6 +111,13 @@ def private_directory(path: Path, key: str) -> Path:
     return path
 
 
+def shut(path: Path) -> None:
+    """Let nobody else read our own directory: a kubelet makes a hostPath for everybody to look into."""
+    status = path.stat()
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        path.chmod(0o700)
+
+
 def sync_directory(path: Path) -> None:
     """Make names in a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

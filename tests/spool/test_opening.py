@@ -369,3 +369,10 @@ def test_a_machine_without_any_id_may_start(tmp_path: Path) -> None:
     spool = opened(tmp_path, fingerprint=MACHINE)
     assert spool.restored is None
     spool.close()
+
+
+def test_a_directory_that_somebody_made_for_us_is_shut(tmp_path: Path) -> None:
+    """DESIGN §6: 0700. A kubelet makes a hostPath 0755, and what lies there says what each customer uses."""
+    (tmp_path / "data").mkdir(mode=0o755)
+    opened(tmp_path).close()
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
