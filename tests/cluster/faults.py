@@ -1,5 +1,7 @@
 """`python -m tests.cluster.faults`: what breaks on a node, and no nanosecond of its pods is lost or billed twice."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 from tests.cluster import neighbours, workloads
 from tests.cluster.books import Moved, between
 from tests.cluster.cluster import standing
+from tests.cluster.components import COMPONENTS
 from tests.cluster.installed import Installed
 from tests.cluster.waiting import until
 from tests.cluster.witness import Witness
@@ -50,7 +53,7 @@ def killed_without_api(installed: Installed) -> None:
     cluster, pid = installed.cluster, installed.pid()
     group = installed.group()
     cluster.kill("kube-apiserver")
-    installed.kill()
+    os.kill(pid, signal.SIGKILL)
     until(lambda: installed.pid_in(group) not in (0, pid), "it was started again")
     installed.swept()
     cluster.start("kube-apiserver")
@@ -101,7 +104,12 @@ def strike(installed: Installed, name: str) -> Struck:
         cluster.apply(pod)
         uid = str(cluster.in_phase(WHERE, "through", "Running")["metadata"]["uid"])
         installed.swept()
-        FAULTS[name](installed)
+        try:
+            FAULTS[name](installed)
+        finally:
+            for each in COMPONENTS:
+                if cluster.node.pid(each) is None:
+                    cluster.start(each)
         installed.swept()
         cluster.remove(pod)
         after = installed.booked(uid)
