@@ -22,5 +22,5 @@ class Scale(Struct, frozen=True):
 
 
 TINY = Scale(
-    groups=(3,), windows=1, records=3_000, traced=2_000, seconds=3, pods=3, synthetic=3, watched=8, build=False
+    groups=(3,), windows=1, records=3_000, traced=2_000, seconds=3, pods=3, synthetic=3, watched=4, build=False
 )
