@@ -1,8 +1,8 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants campaign faults bench cluster cluster-down image demo-kubernetes demo-kubernetes-faults \
-	headline demo-delivery lock clean help
+.PHONY: run smoke test test-real lint mutants campaign faults bench lock clean help
+.PHONY: cluster cluster-down image demo-kubernetes demo-kubernetes-faults headline demo-delivery
 
 BIN = .venv/bin
 ARGS =

@@ -75,6 +75,9 @@ class _Record(Struct):
 
 _record, _row = msgspec.json.Decoder(_Record), msgspec.json.Decoder(Row)
 _FAR = 1 << 63
+# A pod's group outlives its last process by 1.4 s at least. If the machine lets the agent run so late that it has gone,
+# what the pod used after its last reading is nobody's: at most what a sandbox uses to end.
+LATE = 10_000_000  # ns
 
 
 def boottime() -> int:
@@ -130,6 +133,11 @@ def between(before: Books, after: Books) -> Moved:
     by = {bearer: after.by.get(bearer, 0) - before.by.get(bearer, 0) for bearer in bearers}
     in_flight, residual = after.in_flight - before.in_flight, after.residual - before.residual
     return Moved(after.counter - before.counter, by, in_flight, residual)
+
+
+def all_booked(used: int, booked: int, residual: int) -> bool:
+    """Whether a pod that is gone was booked what its own counter ended with; what came too late is in the residual."""
+    return 0 <= used - booked <= min(LATE, residual)
 
 
 def equality(moved: Moved) -> list[tuple[str, int]]:

@@ -25,7 +25,7 @@ POD_LABEL = "billing-customer"
 
 # acme owns namespaces by name, globex by a label of theirs, initech its pods in a namespace that allows it.
 CONFIG: Mapping[str, Any] = {
-    "agent": {"cluster": "proof", "window": "10s", "sample_interval": "5s", "shutdown_budget": "5s"},
+    "agent": {"cluster": "proof", "window": "10s", "sample_interval": "2s", "shutdown_budget": "5s"},
     "sources": [{"kind": "kubernetes", "root": "/host", "metadata_wait": "10s"}],
     "meters": [
         {"meter": "cpu.time", "dimension": "cpu", "group_by": KEYS},
