@@ -13,7 +13,7 @@ from agent.books import Commit, Row, Snapshot
 from agent.errors import CannotStartError, SpoolError, SpoolFullError, SpoolUnusableError
 from agent.record import UsageRecord, record_id
 from agent.spool import epoch, schema
-from agent.spool.identity import ENDED, Identity, Witness, private_directory, shut
+from agent.spool.identity import ENDED, Identity, Witness, private_directory
 from agent.spool.lock import Lock
 from agent.spool.opening import FILE, Place, opened
 from agent.spool.retention import digest_days, expire, forget
@@ -67,7 +67,7 @@ class Spool:
         large file is read. Raises CannotStartError (another agent, permission), SpoolUnusableError (the disk: it may
         work later).
         """
-        shut(private_directory(directory, "agent.data_dir"))
+        private_directory(directory, "agent.data_dir", only_ours=True)
         private_directory(run_dir, "agent.run_dir")
         lock = Lock(directory / "lock", f"agent.data_dir {directory}", "Stop it, or give this one its own data_dir.")
         try:

@@ -88,8 +88,8 @@ FAULTS: Mapping[str, Callable[[Installed], None]] = {
     "containerd killed": component("containerd"),
     "API server killed": component("kube-apiserver"),
     "agent killed -9": killed,
+    "agent's pod deleted": deleted,  # the kubelet starts what dies a second time in its pod only after a while
     "agent killed -9, no API server": killed_without_api,
-    "agent's pod deleted": deleted,
     "chart upgraded": upgraded,
     "namespace relabelled": relabelled,
 }

@@ -134,6 +134,7 @@ class Installed:
             lines = server.ask("GET", "/metrics").decode().splitlines()
         finally:
             server.close()
+        assert any(line.startswith(name.partition("{")[0]) for line in lines), f"no metric is called {name}"
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
     # ------------------------------------------------------------------------------------------------- its work
