@@ -1,10 +1,12 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants campaign faults bench cluster cluster-down image demo-delivery lock clean help
+.PHONY: run smoke test test-real lint mutants campaign faults bench lock clean help
+.PHONY: cluster cluster-down image demo-kubernetes demo-kubernetes-faults headline demo-delivery
 
 BIN = .venv/bin
 ARGS =
+SECONDS = 120
 
 # Only wheels, and only those whose hash the lock holds. Three settings of a user's pip would break a venv: off here.
 PIP = PIP_CONSTRAINT=/dev/null PIP_REQUIRE_HASHES=0 $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-user
@@ -45,6 +47,15 @@ image: .venv/.stamp-dev ## the agent's image without Docker (root), into dist/
 
 cluster-down: .venv/.stamp-dev ## end it; nothing is left of it
 	$(BIN)/python -m tests.cluster down
+
+demo-kubernetes: .venv/.stamp-dev ## on that cluster, by the chart: pods of three customers and of nobody, and the books
+	$(BIN)/python -m tests.cluster.demo
+
+demo-kubernetes-faults: .venv/.stamp-dev ## what breaks on a node, and what the books miss then
+	$(BIN)/python -m tests.cluster.faults
+
+headline: .venv/.stamp-dev ## churn of short pods: the node's counter, our records, and what polling sees (SECONDS=120)
+	$(BIN)/python -m tests.cluster.headline $(SECONDS)
 
 campaign: .venv/.stamp-dev ## all kinds of faults, as root, in three quarters of an hour; writes docs/proof.md
 	$(BIN)/python -m tests.campaign $(ARGS)

@@ -126,7 +126,9 @@ class Metering:
         if old != Kept(plan.dimensions, plan.window):
             before = self._books(plan, old.dimensions, old.window, Attribution(history or (), plan.rules))
             meters = _changed(old, plan)
-            self.spool.commit(before.cut(meters, anchor=self.clock.state.anchor, window=plan.window), now=now)
+            cut = before.cut(meters, anchor=self.clock.state.anchor, window=plan.window)
+            self._waiting = self._still_waiting(cut, {}, now, plan.hold)
+            self.spool.commit(cut, now=now, meta={"waiting": msgspec.json.encode(self._waiting)})
         self.plan = plan
         self._attribution = Attribution(versions, plan.rules)
         self.spool.forget_sources({s for sources in plan.feeds.values() for s in sources})
@@ -187,7 +189,7 @@ class Metering:
         if fresh:
             self._metered.add(source.id, self._claims(source.id))
         now = self.clock.at(self._now()[1])
-        waiting = self._still_waiting(commit, sweep.introduced, now)
+        waiting = self._still_waiting(commit, sweep.introduced, now, self.plan.hold)
         try:
             meta = self._clock_meta() | {"epoch_gap": b"", "waiting": msgspec.json.encode(waiting)}
             records = [*self._epoch_gap(now), *self._introduced(sweep.introduced, now)]
@@ -212,7 +214,7 @@ class Metering:
     def _cut(self, meters: Sequence[str] | None) -> Commit:
         now = self.clock.at(self._now()[1])
         commit = self.books.cut(meters, anchor=self.clock.state.anchor)
-        waiting = self._still_waiting(commit, {}, now)
+        waiting = self._still_waiting(commit, {}, now, self.plan.hold)
         self.spool.commit(commit, now=now, meta=self._clock_meta() | {"waiting": msgspec.json.encode(waiting)})
         self._waiting = waiting
         return commit
@@ -256,10 +258,10 @@ class Metering:
             for gap, d in zip(gaps, self.plan.dimensions, strict=True)
         ]
 
-    def _still_waiting(self, commit: Commit, introduced: Collection[str], now: int) -> dict[str, int]:
+    def _still_waiting(self, commit: Commit, introduced: Collection[str], now: int, hold: int) -> dict[str, int]:
         """The pods that nothing is known of and that have records, by UID: when the last of them closed."""
         closed = (c.record.group["pod_uid"] for c in commit.closed if awaits_metadata(c.record))
-        known = {uid: at for uid, at in self._waiting.items() if uid not in introduced and now - at < self.plan.hold}
+        known = {uid: at for uid, at in self._waiting.items() if uid not in introduced and now - at < hold}
         return known | dict.fromkeys(closed, now)
 
     def _introduced(self, labels: Mapping[str, Mapping[str, str]], now: int) -> list[Closed]:

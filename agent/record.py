@@ -172,6 +172,7 @@ def rfc3339(ns: int) -> str:
     return f"{_EPOCH + dt.timedelta(seconds=whole):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
 
 
+@lru_cache(maxsize=64)  # records of one window follow each other
 def nanoseconds(text: str) -> int:
     """The inverse of `rfc3339`, in integers."""
     whole = dt.datetime.fromisoformat(f"{text[:19]}+00:00") - _EPOCH

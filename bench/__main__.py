@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
-from bench import delivery, machine, memory, spool, sweep
+from bench import delivery, machine, memory, pods, spool, sweep
 from bench.scale import TINY, Scale
 
 BENCHES: Mapping[str, Callable[[Scale, Path], None]] = {
@@ -16,6 +16,7 @@ BENCHES: Mapping[str, Callable[[Scale, Path], None]] = {
     "spool": spool.run,
     "delivery": delivery.run,
     "memory": memory.run,
+    "pods": pods.run,
 }
 
 
@@ -24,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="What the agent costs.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHES)}; none: all of them")
     parser.add_argument("--tiny", action="store_true", help="only to see that it runs: the figures mean nothing")
-    parser.add_argument("--seconds", type=int, help="how long `memory` watches (default 40)")
+    parser.add_argument("--seconds", type=int, help="how long `memory` watches (40), and a phase of `pods` (120)")
     parser.add_argument("--data", type=Path, default=Path(".run"), help="where spools are made: its disk is measured")
     asked = parser.parse_args()
     unknown = [name for name in asked.names if name not in BENCHES]

@@ -11,11 +11,16 @@ class Scale(Struct, frozen=True):
     records: int = 1_000_000
     traced: int = 20_000  # records of the short run under strace
     seconds: int = 40
+    pods: int = 240  # real ones
+    synthetic: int = 500
+    watched: int = 120  # seconds of each phase of `pods`
     build: bool = True  # the Collector, where it is not built yet
 
     def watching(self, seconds: int) -> "Scale":
-        """The same with another time for `memory`."""
-        return structs.replace(self, seconds=seconds)
+        """The same with another time for `memory` and `pods`."""
+        return structs.replace(self, seconds=seconds, watched=seconds)
 
 
-TINY = Scale(groups=(3,), windows=1, records=3_000, traced=2_000, seconds=3, build=False)
+TINY = Scale(
+    groups=(3,), windows=1, records=3_000, traced=2_000, seconds=3, pods=3, synthetic=3, watched=4, build=False
+)

@@ -9,6 +9,7 @@ import mmap
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,11 +33,14 @@ def unable() -> str | None:
 
 
 class Tenants:
-    """`count` groups `t<customer>-<number>` below `anchor`, ten of them for each customer. Use as a context."""
+    """`count` groups below `anchor`, ten of them for each customer. Use as a context.
 
-    def __init__(self, count: int, data: Path) -> None:
+    A group is called `t<customer>-<number>`, or what `called` makes of customer and number.
+    """
+
+    def __init__(self, count: int, data: Path, called: Callable[[int, int], str] = "t{:02}-{:03}".format) -> None:
         self.anchor = f"{PREFIX}{os.getpid()}"
-        self.names = [f"t{number % -(-count // 10):02}-{number:03}" for number in range(count)]
+        self.names = [called(number % -(-count // 10), number) for number in range(count)]
         self.leader = 0  # process group of all of them: SIGUSR1 to it makes each use something
         self.done = -1  # readable: one byte for each process that has
         self._mounts, self._children = _mounts(), list[int]()

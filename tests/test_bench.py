@@ -9,6 +9,7 @@ import pytest
 
 from bench import tenants
 from bench.table import percentile, show
+from tests.cluster.programs import missing
 from tests.conftest import require
 
 
@@ -59,6 +60,18 @@ def test_the_memory_bench_watches_a_real_agent(tmp_path: Path) -> None:
     """Started as its unit starts it, and ended."""
     text = printed("memory", data=tmp_path)
     for part in ("machine:", "synchronous=2", "resident", "≤ 48 MiB", "CPU in the first", "fsyncs per second"):
+        assert part in text
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_the_pods_bench_meters_a_real_node_and_leaves_none(tmp_path: Path) -> None:
+    """Three pods and the agent by its chart; three synthetic ones."""
+    require(not missing(), missing())
+    text = printed("pods", data=tmp_path)
+    for part in ("machine:", "3 pods run", "kubelet + containerd beyond nobody", "requests to the API server", "≤ 2"):
+        assert part in text
+    for part in ("synchronous=2", "3 synthetic pods", "≤ 50 ms", "sweeps whose books overran"):
         assert part in text
 
 

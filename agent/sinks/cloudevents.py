@@ -149,10 +149,8 @@ class CloudEventsSink:
         if not entry.customer and self._profile == "generic":  # usage that is nobody's, which a copy may get
             del attributes["subject"]
         for name, text in attributes.items():
-            if not text:
-                raise ValueError(f"no {name}: an event needs one")
-            if _FORBIDDEN.search(text):
-                raise ValueError(f"{name} {text!r}: holds a character that an event may not")
+            if name != "id" and (wrong := _wrong(name, text)) is not None:
+                raise ValueError(wrong)
         data: dict[str, object] = {
             "dimension": record.dimension,
             "end": rfc3339(record.end),
@@ -248,6 +246,14 @@ def _listed(profile: Profile, reply: Reply) -> tuple[Sequence[_Meter | _MeterV3]
         return meters, len(meters)
     page = msgspec.json.decode(reply.body, type=_Page)
     return page.data, page.meta.page.total
+
+
+@lru_cache(maxsize=4096)  # few senders, customers and dimensions, of many records
+def _wrong(name: str, text: str) -> str | None:
+    """Why an attribute of an event cannot be this; None when it can."""
+    if not text:
+        return f"no {name}: an event needs one"
+    return f"{name} {text!r}: holds a character that an event may not" if _FORBIDDEN.search(text) else None
 
 
 @lru_cache(maxsize=64)

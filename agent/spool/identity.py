@@ -91,12 +91,17 @@ class Witness:
 _PASSING = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)  # what a disk says that may work later
 
 
-def private_directory(path: Path, key: str) -> Path:
-    """Make `path` a directory that only we can read, durably. Errors name the configuration key."""
+def private_directory(path: Path, key: str, *, only_ours: bool = False) -> Path:
+    """Make `path` a directory that only we can read, durably. Errors name the configuration key.
+
+    One that is there keeps its mode; `only_ours`: unless it is empty and ours, and so was made for us.
+    """
     try:
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=True)
             sync_directory(path.parent)
+        elif only_ours and path.stat().st_uid == os.geteuid() and not any(path.iterdir()):
+            path.chmod(0o700)  # a kubelet makes a missing directory with 0755
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             raise SpoolUnusableError(
                 f"{key}: {path}: its file system is read-only. Mount it writable; it is tried again."

@@ -67,7 +67,7 @@ class Spool:
         large file is read. Raises CannotStartError (another agent, permission), SpoolUnusableError (the disk: it may
         work later).
         """
-        private_directory(directory, "agent.data_dir")
+        private_directory(directory, "agent.data_dir", only_ours=True)
         private_directory(run_dir, "agent.run_dir")
         lock = Lock(directory / "lock", f"agent.data_dir {directory}", "Stop it, or give this one its own data_dir.")
         try:

@@ -54,8 +54,8 @@ PLAIN: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "lost_answer": ("takes it and loses the answer", [{"do": "lose"}]),
     "lost_request": ("loses the request", [{"do": "lose", "commit": False}]),
     "429": ("is busy, with Retry-After", [status(429, commit=False, after=7)]),
-    "5xx_before": ("500, 502, 503, 504 and nothing taken", [status(code, commit=False) for code in SERVER]),
-    "5xx_after": ("500, 502, 503, 504 although it took it", [status(code, commit=True) for code in SERVER]),
+    "5xx_before": ("answers 500, 502, 503 or 504 and takes nothing", [status(code, commit=False) for code in SERVER]),
+    "5xx_after": ("answers 500, 502, 503 or 504 although it took it", [status(code, commit=True) for code in SERVER]),
     "garbage": ("answers what is no HTTP", [{"do": "garbage"}]),
     "partial_answer": ("ends amid its answer", [{"do": "partial"}, {"do": "partial", "commit": False}]),
     "slow": ("answers after our patience", [{"do": "slow", "seconds": 0.45}]),
@@ -65,7 +65,7 @@ PLAIN: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "cut_request": ("ends amid our request's body", [{"do": "cut"}]),
     "refused": ("refuses connections", [{"do": "refuse", "seconds": 0.05}]),
     "redirect": ("sends us elsewhere", [{"do": "redirect"}]),
-    "schedule": ("any of these, as a seed has it", [asdict(fault) for fault in AMONG]),
+    "schedule": ("does any of these, as a seed has it", [asdict(fault) for fault in AMONG]),
 }
 
 

@@ -1,4 +1,4 @@
-"""Programs that no lock installs, where they may be found, and what helm makes of the chart."""
+"""Programs that no lock installs, where they are found, and what helm makes of the chart."""
 
 import json
 import os
@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
+from tests.cluster import programs as cluster
 from tests.conftest import require
 from tests.docs.pages import ROOT
+from tests.kept import NotMadeError
 
 CHART = ROOT / "helm/metering-agent"
 KUBERNETES = "1.34.0"
@@ -30,28 +32,21 @@ ALL_ON: Mapping[str, Any] = {
 
 
 def found(name: str) -> str | None:
-    """Its path: what the environment's NAME says, on the PATH, or where the tests keep what they built or fetched."""
-    kept = max(
-        (
-            path
-            for path in _cache().glob(f"metering-agent*/*/{name}")
-            if path.is_file() and ".partial" not in path.parts[-2]
-        ),
-        default=None,
-    )
-    there = os.environ.get(name.upper().replace("-", "_")) or shutil.which(name) or kept
-    return None if there is None else str(there)
+    """Its path: what the environment's NAME says, on the PATH, or as the tests' cluster has it, made the first time."""
+    there = os.environ.get(name.upper().replace("-", "_")) or shutil.which(name)
+    if there is not None:
+        return there
+    try:
+        return str(cluster.path(name))
+    except (NotMadeError, OSError):
+        return None
 
 
 def program(name: str) -> str:
     """As `found`; without it the test skips, and in CI fails."""
     path = found(name)
-    require(path is not None, f"{name} is neither on the PATH nor in {_cache()}")
+    require(path is not None, f"{name} is not on the PATH, and cannot be made or fetched here")
     return str(path)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def helm(*arguments: str, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:

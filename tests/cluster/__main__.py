@@ -5,18 +5,16 @@ import os
 import shutil
 import sys
 import time
-from hashlib import sha256
 from pathlib import Path
 
 from tests.cluster import agent_image
 from tests.cluster.addresses import NODE
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, standing
 from tests.cluster.components import COMPONENTS, MAX_PODS
 from tests.cluster.images import workload
 from tests.cluster.node import ROOT
 from tests.cluster.programs import clients, missing, servers
 
-DIRECTORY = ROOT / ".run/cluster"
 VERBS = """\
   up [--max-pods N]    bring it up; what is up already stays
   down                 end it; nothing is left of it
@@ -41,8 +39,7 @@ def main(argv: list[str]) -> int:
     if reason := missing():
         print(reason, file=sys.stderr)
         return 1
-    # Several trees may have a cluster up; the name of their control groups is all that they could share.
-    cluster = Cluster(DIRECTORY, f"at-{sha256(str(DIRECTORY).encode()).hexdigest()[:8]}", bound=False)
+    cluster = standing()
     verb, rest = asked.verb, asked.rest
     if verb == "up":
         _up(cluster, int(rest[1]) if rest[:1] == ["--max-pods"] else MAX_PODS)

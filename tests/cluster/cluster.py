@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +17,11 @@ from tests.cluster.addresses import API, NODE, NODE_IP
 from tests.cluster.api import Server
 from tests.cluster.components import COMPONENTS
 from tests.cluster.hierarchies import Groups, abandoned
-from tests.cluster.node import Node
+from tests.cluster.node import ROOT, Node
 from tests.cluster.programs import clients, path, servers
 from tests.cluster.waiting import until
 
+DIRECTORY = ROOT / ".run/cluster"  # of the one that `make cluster` leaves up
 Object = Mapping[str, Any]
 KUBE_PROXY = {  # what a cluster's installer grants
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -205,6 +207,14 @@ class Cluster:
     def load(self, archive: Path) -> None:
         """Make an image known to the node; the archive is a docker-archive."""
         self.run(str(path("ctr")), "-n", "k8s.io", "images", "import", str(archive))
+
+
+def standing() -> Cluster:
+    """The one that stays up until it is told to go.
+
+    Several trees may have one up; the name of its control groups is all that they could share.
+    """
+    return Cluster(DIRECTORY, f"at-{sha256(str(DIRECTORY).encode()).hexdigest()[:8]}", bound=False)
 
 
 def _listed(objects: Iterable[Object]) -> str:

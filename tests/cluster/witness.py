@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,6 +62,62 @@ class Witness:
                 continue
             self.first.setdefault(uid, used)
             self.last[uid] = used
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What somebody read, and what others read shortly before and shortly after; ns."""
+
+    before: int
+    value: int
+    after: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether it can be what was there."""
+        return self.before <= self.value <= self.after
+
+    def __str__(self) -> str:
+        return f"{self.before:,} ≤ {self.value:,} ≤ {self.after:,} ns"
+
+
+class Counter:
+    """While it is open: what kubepods' counter was, and when, read beside the agent each hundredth of a second."""
+
+    SLACK = 250_000_000  # ns between the agent's look at its clock and its reading, on a machine that is busy
+
+    def __init__(self, groups: Groups) -> None:
+        self._groups = groups
+        self._seen: list[tuple[int, int, int]] = []  # boottime before, ns of CPU, boottime after
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        time.sleep(2 * self.SLACK / 1e9)  # for a look after what was read last
+        self._over.set()
+        self._thread.join()
+
+    def reading(self, value: int, taken: int) -> "Reading":
+        """What somebody read while this was open, between looks of ours; once it is closed."""
+        before = [read for _, read, ended in self._seen if ended <= taken - self.SLACK]
+        after = [read for began, read, _ in self._seen if began >= taken + self.SLACK]
+        return Reading((before or [0])[-1], value, after[0])
+
+    def _look(self) -> None:
+        while not self._over.wait(0.01):
+            before = _boottime()
+            value = self._groups.cpu_ns("kubepods")
+            self._seen.append((before, value, _boottime()))
+
+
+def _boottime() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Churn:

@@ -88,6 +88,18 @@ def test_later_metadata_makes_a_pair_for_who_is_not_asked_to_reach_back(tmp_path
     assert len(life.records()) == 3
 
 
+def test_what_a_reload_cuts_while_nothing_is_known_finds_its_owner_too(tmp_path: Path) -> None:
+    """The cut closes it as unattributed; metadata that comes after it makes the pair all the same."""
+    life = cluster(tmp_path)
+    appear(life, "1", 500)
+    life.sweep(after=10 * S)
+    life.adopt(ACME, GLOBEX, metadata_wait=WAIT, window=2 * MINUTE)
+    assert [(r.kind, r.quantity) for r in life.records()] == [("unattributed", 500)]
+    introduce(life, "1", "acme")
+    life.sweep(after=S)
+    assert life.balance() == {"acme": 500}
+
+
 def test_a_pod_that_is_nobodys_is_unattributed_under_its_own_name(tmp_path: Path) -> None:
     """So that a customer who reaches back can claim it by its labels."""
     life = cluster(tmp_path)

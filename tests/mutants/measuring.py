@@ -4,6 +4,14 @@ from tests.mutants import Mutant
 
 MUTANTS = (
     Mutant(
+        "a directory that a kubelet made stays everybody's",
+        "secrecy",
+        "tests/spool/test_opening.py",
+        "agent/spool/identity.py",
+        "elif only_ours and ",
+        "elif only_ours and not ",
+    ),
+    Mutant(
         "marks go on after a failed commit",
         "L2",
         "tests/laws/test_first_sight.py",

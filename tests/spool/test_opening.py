@@ -41,6 +41,19 @@ def test_directory_and_files_are_ours_alone(tmp_path: Path) -> None:
         os.umask(old)
 
 
+def test_an_empty_directory_that_was_made_for_us_becomes_ours_alone(tmp_path: Path) -> None:
+    """A kubelet makes a hostPath with 0755; what somebody keeps things in is left as it is."""
+    for name, kept in (("made", ()), ("used", ("something",))):
+        data = tmp_path / name / "data"
+        data.mkdir(parents=True)
+        data.chmod(0o755)
+        for file in kept:
+            (data / file).touch()
+        opened(tmp_path / name).close()
+    assert (tmp_path / "made/data").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "used/data").stat().st_mode & 0o777 == 0o755
+
+
 def test_the_settings_that_durability_needs_are_in_force(tmp_path: Path) -> None:
     """DESIGN §6: WAL and synchronous=FULL, read back."""
     spool = opened(tmp_path)
