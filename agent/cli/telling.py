@@ -198,7 +198,8 @@ _CURES = {
 def _leaving(delivery: Delivery) -> str:
     if delivery.tainted is None:
         return "frozen, and has not left yet"
-    again = f"; to be sent again at {moment(delivery.due)}" if delivery.due is not None and delivery.attempts else ""
+    next_ = "looked for at the sink" if delivery.sought else "sent again"
+    again = f"; to be {next_} at {moment(delivery.due)}" if delivery.due is not None and delivery.attempts else ""
     return f"under way: it may have arrived since {moment(delivery.tainted)}{again}"
 
 

@@ -49,7 +49,7 @@ class Delivery(Struct, frozen=True):
     """What became of one record at one sink. `at` and `why`: when and how it ended, or why it is held.
 
     `names`: the submissions that it was part of, oldest first. `tainted`: since when it may have arrived. `due`: when
-    it is to be sent again. `rounding` is None where the value is the quantity.
+    it is to be sent again or, `sought`, looked for. `rounding` is None where the value is the quantity.
     """
 
     sink: str
@@ -62,6 +62,7 @@ class Delivery(Struct, frozen=True):
     attempts: tuple[Attempt, ...] = ()
     tainted: int | None = None
     due: int | None = None
+    sought: bool = False
     rounding: Rounding | None = None
 
 
@@ -124,10 +125,12 @@ def _delivery(
     if state == "held":
         why = db.execute("SELECT reason FROM held WHERE ? BETWEEN first AND last", (seq,)).get
     tainted = due = None
+    sought = False
     if state == "leaving":
         query = "SELECT tainted, due FROM submission WHERE id=? AND settled IS NULL"
         for open_ in db.execute(query, (submission,)):
             tainted, due = (None if at is None else _dated(db, at) for at in open_)
+        sought = db.execute("SELECT 1 FROM doubt WHERE submission=?", (submission,)).get is not None
     names, attempts = _past(db, number, seq, submission, at)
     return Delivery(
         sink=sink,
@@ -140,6 +143,7 @@ def _delivery(
         attempts=attempts,
         tainted=tainted,
         due=due,
+        sought=sought,
         rounding=None if rounding is None else msgspec.json.decode(rounding, type=Rounding),
     )
 
