@@ -208,7 +208,7 @@ class PaigoSink:
             "aggregationInterval": "none",
             "ignoreEnrollmentDate": "true",
             "startTime": _milliseconds(start),
-            "endTime": _milliseconds(end),
+            "endTime": _milliseconds(end + NS_PER_MS - 1),
         }
         address = self._wire.url.join(f"customers/{customer}/usage").copy_merge_params(query)
         reply = await self._wire.exchange("GET", address, most=READ_BYTES)
