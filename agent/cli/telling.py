@@ -146,6 +146,8 @@ def sent(deliveries: Sequence[Delivery], entry: Entry) -> Iterator[str]:
             yield f"  in         {', then '.join(delivery.names)}"
         for number, attempt in enumerate(delivery.attempts, 1):
             yield f"  attempt {number}  {span(attempt.at, attempt.ended)}  {attempt.outcome}: {attempt.why}"
+        if delivery.confirmed is not None:
+            yield f"  confirmed  at {moment(delivery.confirmed)}: the sink was seen to hold it as it was sent"
 
 
 def _rounded(r: Rounding, record_: UsageRecord) -> str:
