@@ -19,13 +19,13 @@ class Paigo(Remote):
     kind: Literal["paigo"]
     """`paigo`."""
     url: Url = written("https://api.prod.paigo.tech")
-    """Its API. Default https://api.prod.paigo.tech. `${NAME}` is read from the environment."""
+    """Where its API is. Default: the address that Paigo documents. `${NAME}` is read from the environment."""
     client_id_file: FilePath
     """File with the client id, by which tokens are asked for. No default."""
     client_secret_file: FilePath
     """File with the client secret. No default."""
     token_url: Url = written("https://auth.paigo.tech/oauth/token")
-    """Where tokens are asked for. Default https://auth.paigo.tech/oauth/token. Environment."""
+    """Where tokens are asked for. Default: the address that Paigo documents. Environment."""
     audience: Annotated[str, Field(min_length=1)] = "https://qnonyh1pc7.execute-api.us-east-1.amazonaws.com"
     """For which API tokens are asked. Default: the one that Paigo documents."""
     visibility_delay: Duration = written("10m")
@@ -65,7 +65,7 @@ class Paigo(Remote):
         """What it can be wrong about by itself: keys below it, what and cure."""
         yield from super().problems()
         if self.token_url.startswith("http://") and not is_loopback(self.token_url):
-            yield ("token_url",), "the client secret would be sent in the clear. Write https://."
+            yield ("token_url",), "the client secret would be sent in the clear. Write https:// there."
         if self.role != "billing":
             yield ("role",), "Paigo bills whatever it is sent, and has no place for usage of nobody. Remove this."
         if self.dimensions is None:
