@@ -145,7 +145,8 @@ def sent(deliveries: Sequence[Delivery], entry: Entry) -> Iterator[str]:
         if delivery.names:
             yield f"  in         {', then '.join(delivery.names)}"
         for number, attempt in enumerate(delivery.attempts, 1):
-            yield f"  attempt {number}  {span(attempt.at, attempt.ended)}  {attempt.outcome}: {attempt.why}"
+            what = "look" if attempt.outcome in _LOOKS else "attempt"
+            yield f"  {what} {number}  {span(attempt.at, attempt.ended)}  {attempt.outcome}: {attempt.why}"
         if delivery.confirmed is not None:
             yield f"  confirmed  at {moment(delivery.confirmed)}: the sink was seen to hold it as it was sent"
 
@@ -181,6 +182,7 @@ def _became(delivery: Delivery, entry: Entry) -> str:
     return f"{delivery.state}{at}{why}{f'. {cure}' if cure else ''}"
 
 
+_LOOKS = ("found", "not found", "not read")
 _UNSENT = {
     "owed": "still owed",
     "not for it": "never: it does not take this dimension",

@@ -75,8 +75,12 @@ def tunnelled(double: OverHttp) -> Iterator[None]:
 @asynccontextmanager
 async def served(double: OverHttp, delay: Callable[[], float] = lambda: 0.0) -> AsyncIterator[str]:
     """The address of a real socket behind which it is. `delay`: seconds before each answer."""
+    serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
         try:
             while (asked := await read_request(reader)) is not None:
                 if wait := delay():
@@ -90,6 +94,7 @@ async def served(double: OverHttp, delay: Callable[[], float] = lambda: 0.0) -> 
         except (ConnectionError, UnreachedError, asyncio.CancelledError):
             pass
         finally:
+            serving.discard(task)
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -97,3 +102,6 @@ async def served(double: OverHttp, delay: Callable[[], float] = lambda: 0.0) -> 
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        for task in tuple(serving):
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
