@@ -1,4 +1,4 @@
-"""Bugs in settling by reading back."""
+"""Bugs in settling by reading back, in Paigo's sink, and in holding the ledger against a back end."""
 
 from tests.mutants import Mutant
 
@@ -78,5 +78,77 @@ MUTANTS = (
         _DRAIN,
         "elif terms.visibility_delay is None:",
         "elif terms.visibility_delay != 0:",
+    ),
+    Mutant(
+        "Paigo is asked for the time before the record",
+        "L10",
+        "tests/sinks/test_paigo.py",
+        "agent/sinks/paigo.py",
+        "self._usage(frozen.customer_id, at, at + NS_PER_S)",
+        "self._usage(frozen.customer_id, at - NS_PER_S, at)",
+    ),
+    Mutant(
+        "Paigo's usage without an id tells that ours is not there",
+        "L10",
+        "tests/sinks/test_paigo.py",
+        "agent/sinks/paigo.py",
+        "    if nameless is not None:\n",
+        "    if nameless is None and count < 0:\n",
+    ),
+    Mutant(
+        "Paigo's whole answer of 503 is a refusal",
+        "L10",
+        "tests/sinks/test_paigo.py",
+        "agent/sinks/paigo.py",
+        '{201: DELIVERED, 400: Meaning("split", definite=True)}',
+        '{201: DELIVERED, 400: Meaning("split", definite=True), 503: Meaning("retry", definite=True)}',
+    ),
+    Mutant(
+        "a dimension of Paigo's need not sum",
+        "§7",
+        "tests/sinks/test_paigo.py",
+        "agent/sinks/paigo.py",
+        'found.aggregation_method == "sum"',
+        'found.aggregation_method != ""',
+    ),
+    Mutant(
+        "a token is used until it is refused",
+        "§7",
+        "tests/sinks/test_paigo.py",
+        "agent/sinks/oauth.py",
+        "if not self._tokens or self._clock() >= self._renew_at:",
+        "if not self._tokens:",
+    ),
+    Mutant(
+        "each request that meets a 401 asks for a token",
+        "§7",
+        "tests/sinks/test_oauth.py",
+        "agent/sinks/oauth.py",
+        "if self._tokens[-1] == refused:",
+        "if refused:",
+    ),
+    Mutant(
+        "a token server's silence makes a submission ambiguous",
+        "L10",
+        "tests/sinks/test_oauth.py",
+        "agent/sinks/oauth.py",
+        'structs.replace(error.answer, outcome="retry", left=False, why',
+        "structs.replace(error.answer, why",
+    ),
+    Mutant(
+        "held twice is confirmed",
+        "L9",
+        "tests/cli/test_reconcile.py",
+        "agent/delivery/account.py",
+        "    if len(there) > 1:\n",
+        "    if len(there) > 2:\n",
+    ),
+    Mutant(
+        "what was never delivered is confirmed",
+        "L9",
+        "tests/cli/test_reconcile.py",
+        "agent/delivery/account.py",
+        "    if one.state not in TAKEN:\n",
+        "    if not one.state:\n",
     ),
 )
