@@ -85,9 +85,9 @@ def _forget_deliveries(db: apsw.Connection, seqs: Sequence[int]) -> None:
         1, 1 + int(str(db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='sink'").get))
     )
     deleted = "DELETE FROM item WHERE sink=? AND seq BETWEEN ? AND ? RETURNING submission"
-    for sink in sinks:
-        db.executemany("DELETE FROM confirmed WHERE sink=? AND seq=?", [(sink, seq) for seq in seqs])
-    left = {s for sink in sinks for first, last in _runs(seqs) for (s,) in db.execute(deleted, (sink, first, last))}
+    spans = [(sink, first, last) for sink in sinks for first, last in _runs(seqs)]
+    db.executemany("DELETE FROM confirmed WHERE sink=? AND seq BETWEEN ? AND ?", spans)
+    left = {submission for span in spans for (submission,) in db.execute(deleted, span)}
     unused = (
         "SELECT parent FROM submission AS s WHERE id=? AND settled NOT NULL AND NOT EXISTS (SELECT 1 FROM item AS i"
         " WHERE i.sink=s.sink AND i.seq BETWEEN s.first AND s.last AND i.submission=s.id)"

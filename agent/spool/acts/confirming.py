@@ -1,4 +1,7 @@
-"""What a back end was seen to hold exactly as it was sent: `confirmed`, beyond `delivered` (L9)."""
+"""What a back end was seen to hold exactly as it was sent: `confirmed`, beyond `delivered` (L9).
+
+No salvage keeps it: the next `reconcile` notes it anew.
+"""
 
 from collections.abc import Iterable, Sequence
 
