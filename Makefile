@@ -1,7 +1,7 @@
 # One command for everything; `make help` lists them. Needs Python 3.11 or newer with its venv module, and a package
 # index (or a pip that is configured for another one). ARGS=… is handed on: `make test ARGS="-k books -x"`.
 
-.PHONY: run smoke test test-real lint mutants campaign faults bench lock clean help
+.PHONY: run smoke test test-real lint mutants campaign faults prop-sinks bench lock clean help
 .PHONY: cluster cluster-down image demo-kubernetes demo-kubernetes-faults headline demo-delivery
 
 BIN = .venv/bin
@@ -64,6 +64,10 @@ N = 30
 SEED =
 faults: .venv/.stamp-dev ## a sample of it in three minutes: N=30 trials, by SEED=
 	$(BIN)/python -m tests.campaign --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+SINK =
+prop-sinks: .venv/.stamp-dev ## schedules of faults against one sink, or all: SINK=paigo N=500
+	PROP_SINK=$(SINK) PROP_SINKS=$(N) $(BIN)/python -m pytest -q -s --no-header tests/sinks/test_property.py $(ARGS)
 
 bench: .venv/.stamp-dev ## what it costs
 	$(BIN)/python -m bench $(ARGS)

@@ -182,3 +182,11 @@ def nanoseconds(text: str) -> int:
 def seconds(ns: int) -> str:
     """Decimal seconds with nine digits, exactly."""
     return f"{ns // NS_PER_S}.{ns % NS_PER_S:09d}"
+
+
+def is_uuid(text: str) -> bool:
+    """Whether this is a UUID as it is usually written: 36 characters, in hexadecimal."""
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -91,7 +91,7 @@ class Reporter:
                 case "retry" | "refused":
                     self.fails(f"sink {sink}", settled.why)
                 case "ambiguous" if settled.again:
-                    log.warning("may have arrived; sent again", sink=sink, records=settled.count, why=settled.why)
+                    log.warning("may have arrived; not settled yet", sink=sink, records=settled.count, why=settled.why)
                 case outcome:
                     log.error("not delivered", sink=sink, outcome=outcome, records=settled.count, why=settled.why)
 

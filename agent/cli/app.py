@@ -151,6 +151,33 @@ def explain(
         show.lines(telling.record(told) if isinstance(told, explaining.Explained) else telling.resource(told))
 
 
+@app.command()
+def reconcile(
+    sink: Annotated[str, typer.Argument(metavar="SINK", help="The sink's id.")],
+    since: Annotated[str, typer.Option("--from", metavar="TIME", help="From then on: a date or an RFC 3339 time.")],
+    until: Annotated[str, typer.Option("--to", metavar="TIME", help="Until then, and not then.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Hold the ledger against what a sink's back end says it holds; what agrees is marked confirmed.
+
+    By customer and dimension, with the records behind each difference. Exit code 1: something differs.
+    """
+    from agent.cli import reconcile as reconciling
+    from agent.cli import show, tables
+    from agent.config.scalars import instant
+
+    try:
+        start, end = instant(since), instant(until)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--from, --to") from error
+    if start >= end:
+        raise typer.BadParameter("--to is not after --from.")
+    account = reconciling.reconcile(config, sink, start, end)
+    show.json(account) if json else tables.account(account)
+    raise typer.Exit(0 if account.agrees else 1)
+
+
 @clock.command("accept")
 def clock_accept(config: ConfigPath = DEFAULT_CONFIG, data_dir: DataDir = None) -> None:
     """Vouch for the wall clock after it has stepped: billing time follows it at once. The agent must run."""

@@ -11,6 +11,7 @@ from agent.cli.once import Once
 from agent.cli.pod import OfPod
 from agent.cli.show import amount, bearer, lines, moment, natural, seconds, span, table
 from agent.cli.show import group as shown
+from agent.delivery.account import Account
 from agent.spool.deliveries import NEVER, SinkState, Total
 from agent.spool.ledger import Act, Entry
 
@@ -62,6 +63,24 @@ def totals(found: Sequence[Total]) -> None:
     rows = [[t.sink, t.customer or "", t.dimension, t.state, f"{t.records:,}", t.submitted, t.unit] for t in found]
     table(("sink", "customer", "dimension", "state", "records", "submitted", "unit"), rows, right=(4, 5))
     lines([] if found else ["Nothing was owed to any sink."])
+
+
+def account(found: Account) -> None:
+    """What stands here and there, one customer and dimension a line, then each record that differs."""
+    rows = [
+        [line.customer, line.dimension, f"{line.records:,}", line.here, line.there, line.difference, line.others]
+        for line in found.lines
+    ]
+    columns = ("customer", "dimension", "records", "delivered", "held there", "difference", "of others")
+    table(columns, rows, right=(2, 3, 4, 5, 6))
+    differing = [one for line in found.lines for one in line.discrepancies]
+    if differing:
+        table(
+            ("record", "id", "what", "here", "there"),
+            [[str(one.seq), one.id, one.what, one.here, one.there] for one in differing],
+        )
+        lines(["`metering-agent explain NUMBER` tells what was sent and answered."])
+    lines([f"{len(found.confirmed):,} records are confirmed." if found.agrees else "They differ."])
 
 
 def audit(trail: Sequence[Act]) -> None:

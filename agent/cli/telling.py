@@ -145,7 +145,10 @@ def sent(deliveries: Sequence[Delivery], entry: Entry) -> Iterator[str]:
         if delivery.names:
             yield f"  in         {', then '.join(delivery.names)}"
         for number, attempt in enumerate(delivery.attempts, 1):
-            yield f"  attempt {number}  {span(attempt.at, attempt.ended)}  {attempt.outcome}: {attempt.why}"
+            what = "look" if attempt.outcome in _LOOKS else "attempt"
+            yield f"  {what} {number}  {span(attempt.at, attempt.ended)}  {attempt.outcome}: {attempt.why}"
+        if delivery.confirmed is not None:
+            yield f"  confirmed  at {moment(delivery.confirmed)}: the sink was seen to hold it as it was sent"
 
 
 def _rounded(r: Rounding, record_: UsageRecord) -> str:
@@ -179,6 +182,7 @@ def _became(delivery: Delivery, entry: Entry) -> str:
     return f"{delivery.state}{at}{why}{f'. {cure}' if cure else ''}"
 
 
+_LOOKS = ("found", "not found", "not read")
 _UNSENT = {
     "owed": "still owed",
     "not for it": "never: it does not take this dimension",
@@ -198,7 +202,8 @@ _CURES = {
 def _leaving(delivery: Delivery) -> str:
     if delivery.tainted is None:
         return "frozen, and has not left yet"
-    again = f"; to be sent again at {moment(delivery.due)}" if delivery.due is not None and delivery.attempts else ""
+    next_ = "looked for at the sink" if delivery.sought else "sent again"
+    again = f"; to be {next_} at {moment(delivery.due)}" if delivery.due is not None and delivery.attempts else ""
     return f"under way: it may have arrived since {moment(delivery.tainted)}{again}"
 
 

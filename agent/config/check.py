@@ -41,6 +41,7 @@ def check(config: Config, line: Line, known_meters: KnownMeters, broken: frozens
         ("sinks", routes.sinks(config, line)),
         ("sinks meters", routes.taken(config, known_meters)),
         ("sinks customers", routes.named(config)),
+        ("sinks customers", routes.knows(config)),
         ("sinks spool", routes.remembered(config)),
         ("spool agent meters customers", _space(config)),
     )

@@ -121,6 +121,19 @@ def named(config: Config) -> Found:
                 yield at, f"{sink} is a {sinks[sink].kind} sink, whose lines have the customer's own id. Remove this."
 
 
+def knows(config: Config) -> Found:
+    """Each customer must be one that each billing sink can know."""
+    for index, customer in enumerate(config.customers):
+        for sink in config.sinks:
+            if not isinstance(sink, Told) or sink.role != "billing":
+                continue
+            if (why := sink.refuses(customer.ids.get(sink.id, customer.id))) is not None:
+                given = sink.id in customer.ids
+                at = ("customers", index, "ids", sink.id) if given else ("customers", index)
+                cure = "Write the one that is shown there." if given else f"Write it: `ids: {{{sink.id}: …}}`."
+                yield at, f"{why}. {cure}"
+
+
 def remembered(config: Config) -> Found:
     """The ledger must outlive what it may still be asked about (DESIGN §6)."""
     for index, sink in enumerate(config.sinks):

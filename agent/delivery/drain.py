@@ -2,23 +2,24 @@
 
 Everything that touches the spool happens in turns, one transaction each: what came back is settled and what goes next
 is frozen and noted as leaving, in one commit. Between two turns the loop only sends. A crash at any instant leaves
-submissions that may have left, and says so.
+submissions that may have left, and says so. Where a sink can be read back, those that it has forgotten are looked for.
 """
 
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct, structs
 
 from agent.clock import Moment
-from agent.delivery.judgement import forgotten, judge
+from agent.delivery.judgement import Doubt, forgotten, judge, ripe, weigh
 from agent.delivery.pace import Pace
 from agent.delivery.rendering import Rendering, Route
 from agent.errors import SinkError, SpoolFullError
 from agent.model import NS_PER_S
-from agent.sinks import Answer, Sink
+from agent.sinks import Answer, Look, Readable, Sink
+from agent.spool.doubts import doubt_of, end_doubt, keep_doubt
 from agent.spool.outbox import Outbox, Submission
 from agent.spool.thread import OnThread
 
@@ -51,15 +52,17 @@ class Turn(Struct, frozen=True):
     due: int | None = None  # when something is to be sent again, elapsed time
     full: str | None = None  # the disk was; nothing was taken
     unsure: bool = False  # something waits for the clock to be confirmed
+    sought: Mapping[int, Doubt] = {}  # those of `taken`, by id, that are not sent but looked for
 
 
 class _Back(Struct, frozen=True):
-    """An attempt that is over; it began at `began`, elapsed time."""
+    """An attempt, or a look, that is over; it began at `began`, elapsed time."""
 
     submission: Submission
-    answer: Answer
+    answer: Answer | Look
     began: int
     wait: int
+    doubt: Doubt | None = None  # in which it was looked for
 
 
 class Drain:
@@ -88,6 +91,7 @@ class Drain:
         self._stir = asyncio.Event()
         self._back: list[_Back] = []
         self._ready: deque[Submission] = deque()
+        self._sought: dict[int, Doubt] = {}  # of those that are ready, in which doubt they are looked for
         self._flying: dict[int, asyncio.Task[None]] = {}
         self._turning: asyncio.Task[Turn] | None = None
         self._asking: asyncio.Task[object] | None = None
@@ -175,6 +179,7 @@ class Drain:
         if turn.settled or turn.full:
             self._told(self.sink.id, turn)
         self._ready += turn.taken
+        self._sought |= turn.sought
         return turn
 
     def _settle_and_take(self, back: list[_Back], room: int, beside: frozenset[int]) -> Turn:
@@ -193,6 +198,7 @@ class Drain:
         room = 0 if standing.paused else room
         settled: list[Settled] = []
         taken: list[Submission] = []
+        sought: dict[int, Doubt] = {}
         unsure = False
         with outbox.transaction():
             for over in back:
@@ -202,9 +208,12 @@ class Drain:
                 if gone is None:
                     unsure = True
                     settled.append(self._wait(submission, now))
-                elif gone:
+                elif not gone:
+                    taken.append(submission)
+                elif terms.visibility_delay is None:
                     settled.append(self._give_up(submission, now))
-                else:
+                elif (doubt := self._doubted(submission, terms.visibility_delay, now)) is not None:
+                    sought[submission.id] = doubt
                     taken.append(submission)
             if self._freezes and len(taken) < room:
                 rendering = Rendering(self.sink, self._route, outbox, standing, now.billing)
@@ -216,13 +225,15 @@ class Drain:
                     max_bytes=terms.max_bytes,
                     now=now,
                 )
-            outbox.leaving([s for s in taken if s.attempts or not terms.staged], now.elapsed)
+            outbox.leaving([s for s in taken if s.id not in sought and (s.attempts or not terms.staged)], now.elapsed)
         more = self._freezes and not standing.paused and outbox.more(standing)
         due = None if standing.paused else outbox.next_due(standing, beside | {s.id for s in taken})
-        return Turn(tuple(taken), tuple(settled), more, due, unsure=unsure)
+        return Turn(tuple(taken), tuple(settled), more, due, unsure=unsure, sought=sought)
 
     def _settle(self, over: _Back, now: Moment) -> list[Settled]:
         outbox, submission, answer = self._outbox, over.submission, over.answer
+        if isinstance(answer, Look):
+            return self._see(over, answer, now)
         verdict = judge(submission, answer, self.sink.terms, over.began, now.age)
         began = now.billing - (now.elapsed - over.began)
         outbox.attempted(submission, began, now.billing, verdict.outcome, answer.why)
@@ -233,8 +244,12 @@ class Drain:
         if left:
             outcome = "ambiguous" if answer.outcome == "ambiguous" else "retry"
             settled.append(Settled(outcome, left, answer.why, again=True))
+            delay = self.sink.terms.visibility_delay
             if verdict.groups:
                 outbox.split(submission, verdict.groups, verdict.tainted, now)
+            elif delay is not None and forgotten(verdict.tainted, self.sink.terms, now.age):
+                keep_doubt(outbox.spool.db, submission.id, now.elapsed, None, 0)
+                outbox.postpone(submission, now.elapsed + delay, verdict.tainted)
             else:
                 outbox.postpone(submission, now.elapsed + over.wait, verdict.tainted)
         return settled
@@ -242,6 +257,41 @@ class Drain:
     def _wait(self, submission: Submission, now: Moment) -> Settled:
         self._outbox.postpone(submission, now.elapsed + UNSURE_SECONDS * NS_PER_S, submission.tainted)
         return Settled("retry", len(submission.items), UNSURE, again=True)
+
+    def _doubted(self, submission: Submission, delay: int, now: Moment) -> Doubt | None:
+        """The doubt in which it is to be looked for now; None: not yet, and it is due when it is time.
+
+        One that nobody has noted was under way when the agent ended, which closed its connection.
+        """
+        kept = doubt_of(self._outbox.spool.db, submission.id)
+        doubt = Doubt(now.elapsed) if kept is None else Doubt(*kept)
+        due = ripe(doubt, delay, now)
+        if due is None:
+            doubt, due = Doubt(now.elapsed), now.elapsed + delay
+        if due <= now.elapsed:
+            return doubt
+        keep_doubt(self._outbox.spool.db, submission.id, doubt.since, doubt.empty, doubt.unread)
+        self._outbox.postpone(submission, due, submission.tainted)
+        return None
+
+    def _see(self, over: _Back, look: Look, now: Moment) -> list[Settled]:
+        """What was found is delivered; what is cleared of all doubt is due at once."""
+        outbox, submission = self._outbox, over.submission
+        assert over.doubt is not None
+        seen = weigh(submission, look, over.doubt, over.began)
+        outbox.attempted(submission, now.billing - (now.elapsed - over.began), now.billing, seen.outcome, look.why)
+        outbox.settle(submission, seen.settled, now.billing)
+        settled = [Settled(outcome, 1, why) for outcome, why in seen.settled.values()]
+        left = len(submission.items) - len(seen.settled)
+        if seen.doubt is None or not left:
+            end_doubt(outbox.spool.db, submission.id)
+            if left:
+                outbox.postpone(submission, now.elapsed, None)
+        else:
+            due = ripe(seen.doubt, self.sink.terms.visibility_delay or 0, now) or now.elapsed
+            outbox.postpone(submission, max(due, now.elapsed + over.wait), submission.tainted)
+            keep_doubt(outbox.spool.db, submission.id, seen.doubt.since, seen.doubt.empty, seen.doubt.unread)
+        return [*settled, *([Settled("ambiguous", left, look.why, again=True)] if left else [])]
 
     def _give_up(self, submission: Submission, now: Moment) -> Settled:
         why = "an attempt may have arrived, and the sink no longer knows its id"
@@ -260,7 +310,9 @@ class Drain:
             self._hold_ready()
 
     def _hold_ready(self) -> None:
-        self._back += [_Back(s, HELD_BACK, self._elapsed(), 0) for s in self._ready]
+        self._back += [_Back(s, HELD_BACK, self._elapsed(), 0) for s in self._ready if s.id not in self._sought]
+        for submission in self._ready:  # what was only to be looked for is due as it was
+            self._sought.pop(submission.id, None)
         self._ready.clear()
 
     async def _fly(self, submission: Submission) -> None:
@@ -273,21 +325,29 @@ class Drain:
                 self._ready.append(submission)  # it has not left, and `hold_back` says so
                 raise
         began = self._elapsed()
+        doubt = self._sought.pop(submission.id, None)
         try:
-            answer = await self._attempt(submission, began)
+            if doubt is None:
+                answer = await self._attempt(submission, began)
+                self._back.append(_Back(submission, answer, began, self._waits(submission, answer)))
+            else:
+                assert isinstance(self.sink, Readable)
+                look = await self.sink.look(submission)
+                wait = self._pace.backoff(doubt.unread + 1) if look.failed else 0
+                self._back.append(_Back(submission, look, began, wait, doubt))
         except Exception as error:  # noqa: BLE001 - the task has nobody else to tell; `run` raises it
             self._broken = error
-        else:
-            attempts = submission.attempts + 1
-            if answer.outcome in ("retry", "ambiguous"):
-                wait = self._pace.failed(self._elapsed(), attempts, answer.after, blocked=answer.blocked)
-            else:
-                wait = max(answer.after or 0, self._pace.backoff(attempts))  # of items that it did not take
-                self._pace.succeeded()
-            self._back.append(_Back(submission, answer, began, wait))
         del self._flying[submission.id]
         self._launch()
         self.stir()
+
+    def _waits(self, submission: Submission, answer: Answer) -> int:
+        """How long before it is sent again, if it must be; the pace learns of the answer."""
+        attempts = submission.attempts + 1
+        if answer.outcome in ("retry", "ambiguous"):
+            return self._pace.failed(self._elapsed(), attempts, answer.after, blocked=answer.blocked)
+        self._pace.succeeded()
+        return max(answer.after or 0, self._pace.backoff(attempts))  # of items that it did not take
 
     async def _attempt(self, submission: Submission, began: int) -> Answer:
         if submission.attempts and forgotten(submission.tainted, self.sink.terms, self._now().age) is not False:

@@ -10,16 +10,36 @@ A batch is split after a definite refusal of all of it; after any other only whe
 still refused is rejected, definitely refused or not, for then the back end has said what is wrong with this very one.
 A batch that is called a duplicate without a word on its records is split, too: one of them was known, and the others
 may have been turned away with it.
+
+Where a sink no longer knows ids but can be read back, what may have arrived is looked for, once the connection is
+surely closed and the time has passed after which usage is seen. What is found is delivered. Only two looks that both
+see nothing, as far apart as that time is long, clear the doubt: one forward step of the clock makes either of them
+early, never both. Whatever else comes of it is for a person.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from agent.clock import Age
-from agent.sinks import Answer, Terms
+from agent.clock import Age, Moment
+from agent.model import NS_PER_S
+from agent.sinks import Answer, Look, Terms
 from agent.spool.outbox import Settled, Submission
 from agent.spool.schema import MAY_BE_THERE
+
+APART = 120 * NS_PER_S  # least time between two looks: a kernel gives up a closed connection's last bytes before
+UNREAD = 24 * 3600 * NS_PER_S  # what cannot be read back for so long is for a person
+
+
+class Doubt(Struct, frozen=True):
+    """Of a submission that may have arrived, while it is looked for. Times in ns of elapsed time.
+
+    `since`: no byte of it has been on its way from then on. `empty`: when a first look began that saw nothing of it.
+    """
+
+    since: int
+    empty: int | None = None
+    unread: int = 0  # looks in a row that told nothing
 
 
 class Verdict(Struct, frozen=True):
@@ -56,7 +76,8 @@ def judge(submission: Submission, answer: Answer, terms: Terms, began: int, age:
         return Verdict({open_[0]: _rejected(submission, answer.why)}, (), tainted, "rejected")
     if open_ and forgotten(tainted, terms, age):
         why = f"{answer.why.rstrip('.')}; the sink may have it, and no longer knows its id"
-        return Verdict(settled | dict.fromkeys(open_, ("ambiguous", why)), (), tainted, "ambiguous")
+        unknown = open_ if terms.visibility_delay is None else ()  # else it is looked for
+        return Verdict(settled | dict.fromkeys(unknown, ("ambiguous", why)), (), tainted, "ambiguous")
     if open_ and answer.outcome == "split":
         if terms.splits and (refused or terms.key == "record"):
             return Verdict(settled, _halves(open_), tainted, "split")
@@ -78,6 +99,43 @@ def forgotten(tainted: int | None, terms: Terms, age: Callable[[int], Age]) -> b
         return True
     old, horizon = age(tainted), terms.dedupe_horizon * 9 // 10
     return old.least >= horizon or (None if old.most >= horizon else False)
+
+
+def ripe(doubt: Doubt, delay: int, now: Moment) -> int | None:
+    """From when on a look may count. None: how long ago it was is not known any more, and the wait begins anew."""
+    last = doubt.since if doubt.empty is None else doubt.empty
+    if last > now.elapsed or last < max(now.unsure_before, now.lost_before):
+        return None
+    return last + (delay if doubt.empty is None else max(delay, APART))
+
+
+class Seen(Struct, frozen=True):
+    """What follows from a look. What is not `settled` goes on: in `doubt`, or, cleared of it, to be sent again."""
+
+    settled: Mapping[int, tuple[Settled, str]]
+    doubt: Doubt | None
+    outcome: str
+
+
+def weigh(submission: Submission, look: Look, doubt: Doubt, began: int) -> Seen:
+    """What a look that began at `began`, when it was ripe, comes to."""
+    settled: dict[int, tuple[Settled, str]] = {}
+    for item in submission.items:
+        if item.seq in look.found:
+            settled[item.seq] = "delivered", f"read back: {look.found[item.seq]}"
+    left = [item.seq for item in submission.items if item.seq not in settled]
+    outcome = "not read" if look.failed else "found" if settled else "not found"
+    if settled and left and doubt.empty is not None:
+        why = "others were seen only at the second look, so that not having seen this one tells nothing"
+        return Seen(settled | dict.fromkeys(left, ("ambiguous", why)), None, outcome)
+    if look.failed and began - doubt.since >= UNREAD:
+        why = f"it may have arrived, and could not be read back for a day: {look.why}"
+        return Seen(settled | dict.fromkeys(left, ("ambiguous", why)), None, outcome)
+    if look.failed:
+        return Seen(settled, structs.replace(doubt, unread=doubt.unread + 1), outcome)
+    if doubt.empty is None:
+        return Seen(settled, structs.replace(doubt, empty=began, unread=0), outcome)
+    return Seen(settled, None, outcome)
 
 
 def _rejected(submission: Submission, why: str) -> tuple[Settled, str]:

@@ -4,8 +4,8 @@ A sink decides nothing about retries, ambiguity or order: it renders one record,
 and says what came back. `agent/delivery` does the rest, for every sink alike.
 """
 
-from collections.abc import Mapping
-from typing import Literal, Protocol
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -40,6 +40,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     """Whether nothing may be sent before `ask` finds nothing wrong."""
     staged: bool = False
     """Whether `stage` has something to do before a submission may leave."""
+    visibility_delay: int | None = None
+    """How long after it was taken usage may still not be seen when it is read back; None: it cannot be read back."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -109,3 +111,40 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+
+
+class Look(Struct, frozen=True, kw_only=True):
+    """What reading back found of one submission."""
+
+    found: Mapping[int, str] = {}
+    """Sequence number → how it was recognised, in one line."""
+    why: str
+    """What was asked and what was answered, for people. Never a credential."""
+    failed: bool = False
+    """It could not be read, or not all of it: nothing is known of what was not found."""
+
+
+@runtime_checkable
+class Readable(Sink, Protocol):
+    """A sink whose back end can be asked for what it took. Its terms have a `visibility_delay`."""
+
+    async def look(self, submission: Submission) -> Look:
+        """Which of these records it holds. Never raises for what a network or a back end can do."""
+
+
+class Holding(Struct, frozen=True):
+    """One thing that a back end holds, for `reconcile`: `value` is decimal, in the unit of the sink's dimension."""
+
+    customer: str  # the sink's own id of them
+    dimension: str  # the sink's own name of it
+    value: str
+    at: int  # ns: the instant that it has for it
+    id: str | None = None  # our record's id, where it tells
+
+
+@runtime_checkable
+class Accountable(Sink, Protocol):
+    """A sink whose back end can be asked for all that it holds."""
+
+    def holdings(self, start: int, end: int, customers: Collection[str]) -> AsyncIterator[Holding]:
+        """All that it holds of these customers in `[start, end)`, ns. Raises SinkError with the cure."""

@@ -7,12 +7,30 @@ visible already, and is not made again even if a shipper has taken it. So no lin
 
 import asyncio
 import os
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
 from agent.errors import SinkError
-from agent.sinks import Answer, Entry, Finding, Terms
+from agent.record import nanoseconds
+from agent.sinks import Answer, Entry, Finding, Holding, Terms
 from agent.spool.identity import private_directory, sync_directory
 from agent.spool.outbox import Submission
+
+
+class _Line(Struct):
+    """What a line says that is held against the ledger."""
+
+    id: str
+    dimension: str
+    quantity: str
+    end: str
+    customer: str | None = None
+
+
+_line = msgspec.json.Decoder(_Line)
 
 
 class FileSink:
@@ -42,8 +60,30 @@ class FileSink:
         cure = f"Make {self._path} a directory that the agent may write."
         return [Finding("directory", os.access(self._path, os.W_OK | os.X_OK), str(self._path), cure)]
 
+    async def holdings(self, start: int, end: int, customers: Collection[str]) -> AsyncIterator[Holding]:
+        """Every line of these customers that is visible, by its window's end. Raises SinkError with the cure.
+
+        What a shipper has taken away is not there any more.
+        """
+        for file in sorted(self._path.glob("records-*.ndjson")):
+            for number, line in enumerate(await asyncio.to_thread(self._read, file), 1):
+                try:
+                    said = _line.decode(line)
+                    at = nanoseconds(said.end)
+                except ValueError as error:
+                    cure = "Was it written by another program? Move it away."
+                    raise SinkError(f"sinks[{self.id}]: {file}, line {number}: {error}. {cure}") from error
+                if start <= at < end and (said.customer or "") in customers:
+                    yield Holding(said.customer or "", said.dimension, said.quantity, at, said.id)
+
     async def close(self) -> None:
         """Nothing is kept open."""
+
+    def _read(self, file: Path) -> list[bytes]:
+        try:
+            return file.read_bytes().splitlines()
+        except OSError as e:
+            raise SinkError(f"sinks[{self.id}]: {file}: {e.strerror}. Run this as the agent's user.") from e
 
     def _write(self, submission: Submission) -> None:
         try:

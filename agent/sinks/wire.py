@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 from msgspec import Struct
@@ -39,6 +40,33 @@ class NoReplyError(Exception):
         self.answer = answer
 
 
+class Bearer(Protocol):
+    """Who we are to a server, as a bearer token that may have to be asked for."""
+
+    async def text(self) -> str:
+        """The token to use now. Raises UnusableError, or NoReplyError of which nothing left."""
+
+    async def again(self, refused: str) -> str:
+        """The one to use in place of one that was refused; the same if there is no other. Raises as `text` does."""
+
+    def hide(self, said: str) -> str:
+        """What somebody said, without any secret of ours."""
+
+
+class _File:
+    """A token that lies in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._token = Token(path)
+        self.hide = self._token.hide
+
+    async def text(self) -> str:
+        return self._token.text()
+
+    async def again(self, _refused: str) -> str:
+        return self._token.again()
+
+
 class _Line(Struct):
     """One connection, and the TLS settings that it was made with."""
 
@@ -55,7 +83,8 @@ class Wire:
         url: str,
         statuses: Mapping[int, Meaning],
         *,
-        token_file: Path | None,
+        token_file: Path | None = None,
+        bearer: Bearer | None = None,
         tls: Tls,
         timeout: int,
         concurrency: int,
@@ -64,11 +93,12 @@ class Wire:
         """Open nothing yet. Raises ValueError for an address that cannot be used.
 
         `name` is the section of the configuration, `statuses` what a status means beyond the common ones, `timeout`
-        how long a whole reply may take, ns. `dated` is told the Date of each reply as it comes, seconds of the epoch.
+        how long a whole reply may take, ns. A token is that of `token_file`, or what `bearer` gives. `dated` is told
+        the Date of each reply as it comes, seconds of the epoch.
         """
-        self.name, self.url = name, _checked(name, url, token_file, tls)
+        self.name, self.url = name, checked(name, url, tls, secret=bool(token_file or bearer))
         self._statuses, self._keep, self._dated = statuses, concurrency, dated
-        self._token = None if token_file is None else Token(token_file)
+        self._bearer = bearer if token_file is None else _File(token_file)
         self._trust = Trust(tls)
         self._free: list[_Line] = []
         self._seconds = timeout / NS_PER_S
@@ -91,12 +121,12 @@ class Wire:
         if content_type is not None:
             headers["Content-Type"] = content_type
         try:
-            if self._token is None:
+            if self._bearer is None:
                 return await self._attempt(httpx.Request(method, url, headers=headers, content=body), most)
-            used = self._token.text()
+            used = await self._bearer.text()
             headers["Authorization"] = f"Bearer {used}"
             reply = await self._attempt(httpx.Request(method, url, headers=headers, content=body), most)
-            if reply.status == 401 and (fresh := self._token.again()) != used:
+            if reply.status == 401 and (fresh := await self._bearer.again(used)) != used:
                 headers["Authorization"] = f"Bearer {fresh}"
                 reply = await self._attempt(httpx.Request(method, url, headers=headers, content=body), most)
         except UnusableError as error:  # before anything left, or after a 401
@@ -115,7 +145,7 @@ class Wire:
             await self._free.pop().transport.aclose()
 
     def _hide(self, said: str) -> str:
-        return said if self._token is None else self._token.hide(said)
+        return said if self._bearer is None else self._bearer.hide(said)
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -201,7 +231,7 @@ class Wire:
         return Answer(outcome="retry", why=why, left=left, definite=refused, blocked=True)
 
 
-def _checked(name: str, url: str, token_file: Path | None, tls: Tls) -> httpx.URL:
+def checked(name: str, url: str, tls: Tls, *, secret: bool) -> httpx.URL:
     """The address. Raises ValueError for one that would give away a credential, or cannot be spoken to."""
     try:
         address = httpx.URL(url)
@@ -211,7 +241,7 @@ def _checked(name: str, url: str, token_file: Path | None, tls: Tls) -> httpx.UR
         raise ValueError(f"{name}.url: no address of the web. Write it as https://billing.example/path.")
     if address.userinfo:
         raise ValueError(f"{name}.url: holds a password. Put a bearer token into token_file.")
-    if address.scheme == "http" and token_file is not None and not is_loopback(url):
+    if address.scheme == "http" and secret and not is_loopback(url):
         raise ValueError(f"{name}.url: the token would cross the network in the clear. Use https.")
     if address.scheme == "http" and tls:
         raise ValueError(f"{name}.tls: of no use with http. Use https, or remove it.")

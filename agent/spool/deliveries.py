@@ -5,7 +5,7 @@ Read beside the writer, as `ledger` is. The states of a record that is not settl
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Context, Decimal
 
 import msgspec
@@ -14,7 +14,7 @@ from msgspec import Struct
 from agent.clock import ClockState, dated
 from agent.errors import AgentError
 from agent.spool.backlog import stuck
-from agent.spool.ledger import Entry, Ledger
+from agent.spool.ledger import Entry, Ledger, entry
 from agent.spool.rounding import Rounding
 from agent.spool.schema import BILLED, STUCK
 
@@ -49,7 +49,8 @@ class Delivery(Struct, frozen=True):
     """What became of one record at one sink. `at` and `why`: when and how it ended, or why it is held.
 
     `names`: the submissions that it was part of, oldest first. `tainted`: since when it may have arrived. `due`: when
-    it is to be sent again. `rounding` is None where the value is the quantity.
+    it is to be sent again or, `sought`, looked for. `confirmed`: when the sink was seen to hold it
+    as it was sent. `rounding` is None where the value is the quantity.
     """
 
     sink: str
@@ -62,6 +63,8 @@ class Delivery(Struct, frozen=True):
     attempts: tuple[Attempt, ...] = ()
     tainted: int | None = None
     due: int | None = None
+    sought: bool = False
+    confirmed: int | None = None
     rounding: Rounding | None = None
 
 
@@ -124,10 +127,12 @@ def _delivery(
     if state == "held":
         why = db.execute("SELECT reason FROM held WHERE ? BETWEEN first AND last", (seq,)).get
     tainted = due = None
+    sought = False
     if state == "leaving":
         query = "SELECT tainted, due FROM submission WHERE id=? AND settled IS NULL"
         for open_ in db.execute(query, (submission,)):
             tainted, due = (None if at is None else _dated(db, at) for at in open_)
+        sought = db.execute("SELECT 1 FROM doubt WHERE submission=?", (submission,)).get is not None
     names, attempts = _past(db, number, seq, submission, at)
     return Delivery(
         sink=sink,
@@ -140,6 +145,8 @@ def _delivery(
         attempts=attempts,
         tainted=tainted,
         due=due,
+        sought=sought,
+        confirmed=db.execute("SELECT at FROM confirmed WHERE sink=? AND seq=?", (number, seq)).get,
         rounding=None if rounding is None else msgspec.json.decode(rounding, type=Rounding),
     )
 
@@ -178,6 +185,23 @@ def _past(
         if number is not None or current:
             names[name] = None
     return tuple(names), tuple(attempts[number] for number in sorted(attempts))
+
+
+def sent_between(db: Ledger, sink: str, start: int, end: int) -> Iterator[tuple[Entry, str, str | None]]:
+    """Records that a sink is concerned with, whose windows began in this span, ns, and that still say what they said.
+
+    Each with its state and, where it was rounded, the value that was frozen. Raises AgentError.
+    """
+    rows = db.execute(
+        f"SELECT r.seq, {STATE} AS state, i.rounding FROM sink AS s JOIN record AS r {ITEM}"
+        f" WHERE s.number=? AND r.start>=? AND r.start<? AND state NOT IN {NEVER} ORDER BY r.seq",
+        (known(db, sink), start, end),
+    )
+    for seq, state, rounding in rows:
+        found = entry(db, seq)
+        if found is not None and found.erased is None:
+            rounded = None if rounding is None else msgspec.json.decode(rounding, type=Rounding)
+            yield found, state, None if rounded is None else rounded.value
 
 
 class SinkState(Struct, frozen=True):

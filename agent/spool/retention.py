@@ -85,7 +85,9 @@ def _forget_deliveries(db: apsw.Connection, seqs: Sequence[int]) -> None:
         1, 1 + int(str(db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='sink'").get))
     )
     deleted = "DELETE FROM item WHERE sink=? AND seq BETWEEN ? AND ? RETURNING submission"
-    left = {s for sink in sinks for first, last in _runs(seqs) for (s,) in db.execute(deleted, (sink, first, last))}
+    spans = [(sink, first, last) for sink in sinks for first, last in _runs(seqs)]
+    db.executemany("DELETE FROM confirmed WHERE sink=? AND seq BETWEEN ? AND ?", spans)
+    left = {submission for span in spans for (submission,) in db.execute(deleted, span)}
     unused = (
         "SELECT parent FROM submission AS s WHERE id=? AND settled NOT NULL AND NOT EXISTS (SELECT 1 FROM item AS i"
         " WHERE i.sink=s.sink AND i.seq BETWEEN s.first AND s.last AND i.submission=s.id)"
@@ -94,6 +96,7 @@ def _forget_deliveries(db: apsw.Connection, seqs: Sequence[int]) -> None:
     while left:
         gone = {number: parent for number in left for (parent,) in db.execute(unused, (number,))}
         db.executemany("DELETE FROM attempt WHERE submission=?", [(number,) for number in gone])
+        db.executemany("DELETE FROM doubt WHERE submission=?", [(number,) for number in gone])
         db.executemany("DELETE FROM submission WHERE id=?", [(number,) for number in gone])
         left = {p for p in gone.values() if p and db.execute(others, (p,)).get is None}  # the whole, after its parts
 

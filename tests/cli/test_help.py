@@ -16,6 +16,7 @@ COMMANDS = (
     "meters",
     "once",
     "quickstart",
+    "reconcile",
     "run",
     "schema",
     "simulate",

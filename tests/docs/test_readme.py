@@ -118,6 +118,7 @@ def test_the_readme_keeps_its_order() -> None:
         "60 seconds",
         "The line",
         "Configuration",
+        "Paigo",
         "What happens when …",
         "Metrics and alerts",
         "systemd",

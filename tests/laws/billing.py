@@ -13,7 +13,7 @@ from agent.clock import Moment
 from agent.delivery.drain import Drain
 from agent.delivery.rendering import Route
 from agent.record import UsageRecord
-from agent.sinks import Answer, Entry, Finding, Outcome, Terms
+from agent.sinks import Answer, Entry, Finding, Outcome, Sink, Terms
 from agent.spool import Spool
 from agent.spool.outbox import Item, Outbox, Submission
 from tests.spool.ledger import NOON, append, opened
@@ -62,8 +62,24 @@ class Timeless(asyncio.SelectorEventLoop):
         return self._instant.seconds
 
 
-class Billing:
-    """What the other end holds, and what it does to each submission in turn. It outlives the agent's deaths."""
+class World:
+    """What outlives the agent's deaths."""
+
+    def __init__(self) -> None:
+        self.stepped = 0  # the agent's billing time beside the true one, ns
+        self.end = asyncio.Event()  # the agent is to die, or to stop
+        self.how = ""
+
+    async def strike(self, how: str) -> None:
+        """The agent ends: it stops in good order, or nothing it awaits comes back."""
+        self.how = how
+        self.end.set()
+        if how != "agent stops":
+            await asyncio.Event().wait()
+
+
+class Billing(World):
+    """What the other end holds, and what it does to each submission in turn."""
 
     def __init__(
         self,
@@ -79,6 +95,7 @@ class Billing:
         `tells`: whether it names a duplicate. `each`: whether it answers for each record. `poison`: numbers of records
         that it refuses.
         """
+        super().__init__()
         self._fates, self.horizon, self._tells, self._each = iter(fates), horizon, tells, each
         self.poison = set(poison)
         self.taken: list[dict[str, str]] = []
@@ -86,9 +103,6 @@ class Billing:
         self.first_bytes: dict[int, bytes] = {}
         self.changed: list[int] = []  # records that did not leave with the same bytes each time
         self.seconds = 0.0  # from the start to the last attempt
-        self.stepped = 0  # the agent's billing time beside the true one, ns
-        self.end = asyncio.Event()  # the agent is to die, or to stop
-        self.how = ""
 
     @property
     def counts(self) -> Counter[str]:
@@ -165,13 +179,6 @@ class Billing:
                 said[item.seq] = "delivered", "ok"
         return said
 
-    async def strike(self, how: str) -> None:
-        """The agent ends: it stops in good order, or nothing it awaits comes back."""
-        self.how = how
-        self.end.set()
-        if how != "agent stops":
-            await asyncio.Event().wait()
-
 
 class BillingSink:
     """How the agent sees it."""
@@ -201,20 +208,20 @@ class BillingSink:
 class Life:
     """An agent's delivering side, from one start to its end. `turns` says of each whether it dies, before or after."""
 
-    def __init__(self, path: Path, billing: Billing, terms: Terms, route: Route, turns: Iterator[str]) -> None:
-        self._billing, self._turns = billing, turns
-        billing.end.clear()
+    def __init__(self, path: Path, world: World, sink: Sink, route: Route, turns: Iterator[str]) -> None:
+        self._world, self._turns = world, turns
+        world.end.clear()
         self._told = asyncio.Event()
         self.spool: Spool = opened(path)
         self.spool.db.pragma("synchronous", 0)  # only processes die here; power is another test's matter
         self.outbox = Outbox(self.spool)
-        self.standing = self.outbox.register(BillingSink.id, "fake", "billing", b"{}", since=0)
+        self.standing = self.outbox.register(sink.id, sink.kind, sink.role, b"{}", since=0)
         self.drain = Drain(
-            BillingSink(billing, terms),
+            sink,
             route,
             self.outbox,
             self._on_thread,
-            now=lambda: Moment(now() + billing.stepped, now()),
+            now=lambda: Moment(now() + world.stepped, now()),
             chance=lambda: 0.5,
             told=lambda _sink, _turn: self._told.set(),
         )
@@ -226,7 +233,7 @@ class Life:
     async def to_its_end(self) -> bool:
         """Deliver until everything is settled (True), or until the agent dies or stops (False); the spool is closed."""
         running = asyncio.create_task(self.drain.run())
-        ended = asyncio.create_task(self._billing.end.wait())
+        ended = asyncio.create_task(self._world.end.wait())
         while self._owed() and not ended.done():
             self._told.clear()
             told = asyncio.create_task(self._told.wait())
@@ -235,13 +242,13 @@ class Life:
             if running.done() and not ended.done():
                 running.result()
         alive = not ended.done()
-        if alive or self._billing.how == "agent stops":
+        if alive or self._world.how == "agent stops":
             self.drain.finish()
             await asyncio.wait({running}, timeout=20)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        if self._billing.how == "agent stops":
+        if self._world.how == "agent stops":
             self._turns = iter(())
             await self.drain.hold_back()
         return alive and not self._owed()
@@ -252,10 +259,10 @@ class Life:
     async def _on_thread(self, act: Callable[..., T], *args: object) -> T:
         fate = next(self._turns, "")
         if fate == "dies before":
-            await self._billing.strike(fate)
+            await self._world.strike(fate)
         result = act(*args)
         if fate == "dies after":
-            await self._billing.strike(fate)
+            await self._world.strike(fate)
         return result
 
 

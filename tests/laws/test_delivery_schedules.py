@@ -23,7 +23,7 @@ from agent.delivery.rendering import Route
 from agent.record import UsageRecord
 from agent.sinks import Terms
 from agent.spool.schema import STUCK
-from tests.laws.billing import FATES, HOUR, PER, Billing, Life, Timeless, base, now
+from tests.laws.billing import FATES, HOUR, PER, Billing, BillingSink, Life, Timeless, base, now
 from tests.spool.ledger import DAY, NOON, S, record
 
 pytestmark = pytest.mark.timeout(300)  # many examples on a slow machine
@@ -104,7 +104,7 @@ async def lives(
     deaths, third = iter(turns), -(-len(records) // 3)
     coming = chain((records[n : n + third] for n in range(0, len(records), third)), repeat(()))
     for configured, gap, more in zip(cycle(routes or [route(1)]), cycle(gaps or [0.0]), coming, strict=False):
-        life = Life(path, billing, terms, configured, deaths)
+        life = Life(path, billing, BillingSink(billing, terms), configured, deaths)
         try:
             life.append(more)
             if await life.to_its_end() and life.outbox.last() == len(records):

@@ -64,7 +64,7 @@ class Upstream:
         self.connections += 1
         self.open += 1
         try:
-            while (request := await _request(reader)) is not None:
+            while (request := await read_request(reader)) is not None:
                 self.requests.append(request)
                 self.moved.set()
                 act = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -118,7 +118,7 @@ async def upstream(*script: Act, tls: ssl.SSLContext | None = None) -> AsyncIter
         await asyncio.gather(*served, return_exceptions=True)
 
 
-async def _request(reader: asyncio.StreamReader) -> Request | None:
+async def read_request(reader: asyncio.StreamReader) -> Request | None:
     """The next request of a connection; None when there is none."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")

@@ -123,6 +123,10 @@ class Told(SinkSection):
         """What the sink calls the dimensions of which nobody has said that it adds them: it is asked."""
         return frozenset()
 
+    def refuses(self, customer: str) -> str | None:  # noqa: ARG002 - for those that do
+        """Why no customer can be known there by this id; None: one can."""
+        return None
+
     def told(self, dimension: str) -> str:
         """What it calls a dimension."""
         return (self.dimensions or {}).get(dimension, DimensionAtSink()).id or dimension

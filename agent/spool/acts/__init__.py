@@ -13,6 +13,7 @@ from agent.clock import Moment
 from agent.errors import AgentError
 from agent.spool.acts import sinks
 from agent.spool.acts.choice import Choice, Done, OfSink
+from agent.spool.acts.confirming import Confirm, confirm
 from agent.spool.acts.doubt import Resolve, resolve
 from agent.spool.acts.erasing import Erase, erase, scrub
 from agent.spool.acts.refusal import drop, requeue
@@ -22,7 +23,7 @@ Act = Callable[[Outbox, Callable[[], Moment], str, Mapping[str, object]], object
 """Gets the outbox, the clock, who asks, and what for; answers a line for people. On the spool's thread.
 Raises AgentError, and then has done nothing."""
 
-T = TypeVar("T", bound=Choice | OfSink | Erase)
+T = TypeVar("T", bound=Choice | OfSink | Erase | Confirm)
 
 
 def _act(
@@ -57,6 +58,7 @@ ACTS: Mapping[str, Act] = dict(
         _act("spool requeue", Choice, requeue),
         _act("spool drop", Choice, drop, needs_reason=True),
         _act("spool erase", Erase, erase, needs_reason=True, then=scrub),
+        _act("sink confirm", Confirm, confirm),
         _act("sink drain", OfSink, sinks.drain),
         _act("sink discard", OfSink, sinks.discard, needs_reason=True),
         _act("sink pause", OfSink, sinks.pause),

@@ -1,6 +1,6 @@
 """What acts are about and what they come to; how records and sinks are found for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -82,13 +82,18 @@ def done(what: str, count: int) -> Done:
 
 def numbers(seqs: Sequence[int]) -> str:
     """1–4, 7."""
-    runs: list[tuple[int, int]] = []
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs(seqs)) or "none"
+
+
+def runs(seqs: Iterable[int]) -> list[tuple[int, int]]:
+    """Rising numbers as (first, last) of those that follow each other."""
+    found: list[tuple[int, int]] = []
     for seq in seqs:
-        if runs and runs[-1][1] == seq - 1:
-            runs[-1] = runs[-1][0], seq
+        if found and found[-1][1] == seq - 1:
+            found[-1] = found[-1][0], seq
         else:
-            runs.append((seq, seq))
-    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs) or "none"
+            found.append((seq, seq))
+    return found
 
 
 def leave_past(outbox: Outbox, sink: Standing, seq: int, now: int) -> int | None:
