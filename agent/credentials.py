@@ -65,10 +65,10 @@ class Trust:
 
 
 class Token:
-    """A bearer token: read at first use, kept in memory, and read again when it was refused."""
+    """A token, or another secret of one word: read at first use, kept, and read again when it was refused."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, setting: str = "token_file") -> None:
+        self._path, self._setting = path, setting
         self._held: deque[str] = deque(maxlen=HELD)
 
     def text(self) -> str:
@@ -81,9 +81,9 @@ class Token:
             with self._path.open("rb") as file:
                 text = file.read(TOKEN_BYTES).decode("ascii", "replace").strip()
         except OSError as error:
-            raise UnusableError(f"token_file: {self._path}: {error.strerror}") from error
+            raise UnusableError(f"{self._setting}: {self._path}: {error.strerror}") from error
         if not text or not (text.isascii() and text.isprintable()) or " " in text:
-            raise UnusableError(f"token_file: {self._path}: {'not one word of ASCII' if text else 'empty'}")
+            raise UnusableError(f"{self._setting}: {self._path}: {'not one word of ASCII' if text else 'empty'}")
         if text not in self._held:
             self._held.append(text)
         return text

@@ -18,8 +18,9 @@ from agent.credentials import Tls
 from agent.model import NS_PER_S
 from agent.record import rfc3339
 from agent.sinks import Answer, Entry, Finding, Terms
+from agent.sinks.login import NoReplyError
 from agent.sinks.meaning import DELIVERED, DUPLICATE, Meaning, Reply
-from agent.sinks.wire import NoReplyError, Wire
+from agent.sinks.wire import Wire
 from agent.spool.outbox import Submission
 
 Profile = Literal["generic", "openmeter-v1", "openmeter-v3"]
@@ -183,9 +184,9 @@ class CloudEventsSink:
 
     async def ask(self) -> list[Finding]:
         """Whether it can be reached and takes our credentials; of OpenMeter, whether its meters sum what we send."""
+        if self._profile == "generic":
+            return [await self._wire.knock()]
         try:
-            if self._profile == "generic":
-                return [self._reached(await self._wire.exchange("OPTIONS", self._wire.url))]
             return await self._ask_openmeter()
         except NoReplyError as error:
             return [Finding("reachable", False, str(error))]
@@ -196,22 +197,13 @@ class CloudEventsSink:
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
-    def _reached(self, reply: Reply) -> Finding:
-        """What any reply says, whatever its status, of a receiver that need not know what it was asked."""
-        said = self._wire.tell(reply)
-        if reply.status in (401, 403):
-            return Finding("credentials", False, said, f"Mend sinks[{self.id}].token_file or tls.cert_file.")
-        if reply.redirects:
-            return Finding("reachable", False, said, f"Correct sinks[{self.id}].url: redirects are not followed.")
-        return Finding("reachable", True, said)
-
     async def _ask_openmeter(self) -> list[Finding]:
         meters: list[_Meter | _MeterV3] = []
         address = self._wire.url.join("meters")
         for page in range(1, 1 + PAGES):
             query = {} if self._profile == "openmeter-v1" else {"page[size]": PAGE, "page[number]": page}
             reply = await self._wire.exchange("GET", address.copy_merge_params(query), most=LIST_BYTES)
-            finding = self._reached(reply)
+            finding = self._wire.reached(reply)
             if not finding.ok:
                 return [finding]
             try:

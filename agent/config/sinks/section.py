@@ -119,6 +119,11 @@ class Told(SinkSection):
         return None
 
     @property
+    def needs_ids(self) -> bool:
+        """Whether it knows customers by ids of its own alone."""
+        return False
+
+    @property
     def unvouched(self) -> frozenset[str]:
         """What the sink calls the dimensions of which nobody has said that it adds them: it is asked."""
         return frozenset()
