@@ -54,6 +54,7 @@ class HttpSink:
         max_age: int | None = None,
         dedupe_horizon: int | None = None,
         negative: bool = False,
+        asks: bool = False,
         dated: Callable[[int], None] | None = None,
     ) -> None:
         """Open nothing yet. Raises ValueError for a template or an address that cannot be used.
@@ -70,6 +71,7 @@ class HttpSink:
             max_age=max_age,
             dedupe_horizon=dedupe_horizon,
             negative=negative,
+            asks=asks,
         )
         self._template, self._rules = Template(body), rules
         self._shape, self._under, self._beside = shape, under, dict(beside or {})
@@ -105,11 +107,9 @@ class HttpSink:
                 return msgspec.json.encode(beside, order="sorted")
 
     def shown(self, payloads: Sequence[bytes]) -> list[str]:
-        """The request as it would leave, for people: without the secrets, and not compressed."""
-        headers = {**self._headers, "Content-Type": self._content_type}
-        lines = [f"{self._method} {self._wire.url}", *(f"{name}: {value}" for name, value in headers.items())]
-        lines += [f"{name}: [secret]" for name in self._wire.secret_headers]
-        return [*lines, "", self.body(payloads).decode()]
+        """The request as it would leave, for people: without the secrets, and not compressed yet."""
+        headers = {"Content-Type": self._content_type, **self._headers}
+        return self._wire.shown(self._method, headers, self.body(payloads))
 
     async def stage(self, submission: Submission) -> None:
         """Nothing is made ready."""

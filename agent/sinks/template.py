@@ -1,9 +1,9 @@
 """A body as somebody writes it in YAML: JSON with references to the record in it. Strict, and nothing is run. Pure.
 
 A text such as `{id}` is a reference, `{value|number}` one with a form, `{{` a brace. A reference may stand inside a
-text, and in a key; alone it keeps the type of its form, and where the record has no such label, its key is left out. The key
-`{group.*}` stands for every label of the record. Whatever is not known is refused when the template is read, and what a
-record cannot say when it is rendered: nothing is guessed.
+text, and in a key; alone it keeps the type of its form, and where the record has no such label, its key is
+left out. The key `{group.*}` stands for every label of the record. Whatever is not known is refused when the template
+is read, and what a record cannot say when it is rendered: nothing is guessed.
 """
 
 import re
@@ -41,6 +41,7 @@ _TIME_FORMS: Mapping[str, Callable[[int], object]] = {
     "": rfc3339,
     "seconds": lambda ns: f"{rfc3339(ns)[:19]}Z",
     "ms": lambda ns: f"{rfc3339(ns)[:23]}Z",
+    "unix_decimal": lambda ns: f"{ns // (1000 * _MS)}.{ns // _MS % 1000:03}",
     "unix": lambda ns: ns // (1000 * _MS),
     "unix_ms": lambda ns: ns // _MS,
 }

@@ -128,10 +128,11 @@ class Wire:
             return Finding("reachable", False, said, f"Correct {self.name}.url: redirects are not followed.")
         return Finding("reachable", True, said)
 
-    @property
-    def secret_headers(self) -> tuple[str, ...]:
-        """The headers that say who we are."""
-        return () if self._login is None else self._login.names
+    def shown(self, method: str, headers: Mapping[str, str], body: bytes) -> list[str]:
+        """A request for people, line by line: what says who we are is not told."""
+        secret = () if self._login is None else self._login.names
+        told = [f"{name}: {value}" for name, value in headers.items()] + [f"{name}: [secret]" for name in secret]
+        return [f"{method} {self.url}", *told, "", body.decode()]
 
     def tell(self, reply: Reply) -> str:
         """A reply for people, in one line, without our token."""

@@ -7,7 +7,9 @@ from pydantic import Field
 from agent.config.sinks.cloudevents import CloudEvents
 from agent.config.sinks.file import FileSink
 from agent.config.sinks.http import Http
+from agent.config.sinks.lago import Lago
 from agent.config.sinks.section import DimensionAtSink, Remote, SinkSection, Tls, Told
+from agent.config.sinks.stripe import Stripe
 
 __all__ = [
     "AnySink",
@@ -15,12 +17,14 @@ __all__ = [
     "DimensionAtSink",
     "FileSink",
     "Http",
+    "Lago",
     "Remote",
     "SinkEntry",
     "SinkSection",
+    "Stripe",
     "Tls",
     "Told",
 ]
 
-AnySink = FileSink | CloudEvents | Http
+AnySink = FileSink | CloudEvents | Http | Lago | Stripe
 SinkEntry = Annotated[AnySink, Field(discriminator="kind")]

@@ -128,6 +128,18 @@ class Told(SinkSection):
         """What the sink calls the dimensions of which nobody has said that it adds them: it is asked."""
         return frozenset()
 
+    def asked(self) -> frozenset[str]:
+        """What a billing sink that can be asked calls the dimensions that nobody vouches for."""
+        return (
+            frozenset(map(self.told, self.dimensions or {})) - self.summed() if self.role == "billing" else frozenset()
+        )
+
+    def unnamed(self) -> Found:
+        """A billing sink that can be asked must say of what."""
+        if self.role == "billing" and self.dimensions is None:
+            text = "not written, and a billing sink is asked of each dimension whether it adds what it gets"
+            yield ("dimensions",), f"{text}. Name them."
+
     def told(self, dimension: str) -> str:
         """What it calls a dimension."""
         return (self.dimensions or {}).get(dimension, DimensionAtSink()).id or dimension
