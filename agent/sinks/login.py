@@ -42,6 +42,9 @@ class Login(Protocol):
     def hide(self, said: str) -> str:
         """What somebody said, without the secrets in them."""
 
+    async def close(self) -> None:
+        """Let go of connections."""
+
 
 class Bearer:
     """A token in a file: `Authorization: Bearer`, or as the whole value of a header of the vendor's own."""
@@ -63,6 +66,9 @@ class Bearer:
     def hide(self, said: str) -> str:
         """Without the tokens that were used of late."""
         return self._token.hide(said)
+
+    async def close(self) -> None:
+        """There are none."""
 
     def _told(self, token: str) -> Headers:
         return {"Authorization": f"Bearer {token}"} if self._header is None else {self._header: token}
@@ -87,6 +93,9 @@ class Basic:
     def hide(self, said: str) -> str:
         """Without the passwords that were used of late."""
         return self._password.hide(said)
+
+    async def close(self) -> None:
+        """There are none."""
 
     @staticmethod
     def _told(name: str, password: str) -> Headers:
@@ -116,3 +125,8 @@ class Several:
         for login in self._logins:
             said = login.hide(said)
         return said
+
+    async def close(self) -> None:
+        """Of each."""
+        for login in self._logins:
+            await login.close()

@@ -80,6 +80,10 @@ class ClientCredentials:
             said = said.replace(text, "[token]")
         return said
 
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._wire.close()
+
     def _told(self) -> Headers:
         return {"Authorization": f"Bearer {self._held[-1]}"} if self._held else {}
 

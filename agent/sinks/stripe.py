@@ -187,6 +187,10 @@ class Session(Login):
         said = self._wire.hide(said)
         return said.replace(self._token, "[token]") if self._token else said
 
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._wire.close()
+
     async def _told(self) -> Headers:
         return {"Authorization": f"Bearer {self._token}"}
 

@@ -143,6 +143,8 @@ class Wire:
         self._keep = 0
         while self._free:
             await self._free.pop().transport.aclose()
+        if self._login is not None:
+            await self._login.close()
 
     def hide(self, said: str) -> str:
         """What somebody said, without our secrets."""
