@@ -29,7 +29,9 @@ def section_of(name: str, url: str, files: Path) -> SinkSection:
         kind = f"kind: lago, {token}, url: '{url}'"
     elif name.startswith("stripe"):
         api = "v1" if name == "stripe-v1" else "v2-stream"
-        kind = f"kind: stripe, api: {api}, {token}, url: 'http://127.0.0.1:{base}', stream_url: 'http://127.0.0.1:{base}'"
+        kind = (
+            f"kind: stripe, api: {api}, {token}, url: 'http://127.0.0.1:{base}', stream_url: 'http://127.0.0.1:{base}'"
+        )
     else:
         kind = f"kind: http, preset: {name}, {told}, url: '{url}'"
     (section,) = load(text(sinks=f"sinks: [{{id: x, {kind}, {DIMENSIONS}}}]")).sinks

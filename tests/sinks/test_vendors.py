@@ -1,4 +1,4 @@
-"""Every preset, Lago and Stripe against their vendors' doubles: nothing lost, nothing billed twice, whatever goes wrong."""
+"""Every preset, Lago and Stripe against their vendors' doubles: whatever goes wrong, nothing is lost or billed twice."""
 
 import asyncio
 import tempfile

@@ -1,7 +1,7 @@
 """Billing systems as their documentation has them, on loopback: one double for all that differ in data alone.
 
-It imports nothing from the agent. What a request must look like, how a repeat is known and what becomes of the rest of a
-batch is each vendor's; what each rule is taken from stands beside it. `faults` says what goes wrong next.
+It imports nothing from the agent. What a request must look like, how a repeat is known and what becomes of the rest of
+a batch is each vendor's; what each rule is taken from stands beside it. `faults` says what goes wrong next.
 """
 
 import asyncio
@@ -164,7 +164,7 @@ def killbill(body: Any) -> list[Event]:
 
 
 def lago(body: Any) -> list[Event]:
-    """Seconds with their fraction as text; subscription and transaction_id (lago-api: events/create_batch_service.rb)."""
+    """Seconds as text; subscription and transaction_id (lago-api: events/create_batch_service.rb)."""
     found = []
     for e in body["events"]:
         seconds, _, fraction = e["timestamp"].partition(".")
@@ -210,7 +210,7 @@ VENDORS: dict[str, Vendor] = {
     "stripe-v1": Vendor(stripe_v1, 200, "/v1/billing/meter_events", FORM, most=1, repeat="refused"),
     "stripe-v2": Vendor(stripe_v2, 200, "/v2/billing/meter_event_stream", secret="Bearer session-1", wrong="later"),
 }
-PROBLEM = {
+PROBLEM: dict[str, Callable[[Event], object]] = {
     "orb": lambda e: {"idempotency_key": e.id, "validation_errors": ["unknown event"]},
     "togai": lambda e: {"message": "no such schema", "eventPayload": {"id": e.id}},
     "meteroid": lambda e: {"event_id": e.id, "reason": "unknown code"},
@@ -254,18 +254,23 @@ class Back:
     def answer(self, request: Request) -> tuple[int, str] | None:
         """Status and body; None: the connection breaks off."""
         self.requests.append(request)
+        if request.target in ("/oauth/token", "/v2/billing/meter_event_session"):
+            return self._granted(request)
+        fault = self.faults.popleft() if self.faults else ""
+        if isinstance(fault, int):
+            return fault, '{"error":"by the script"}'
+        said = None if fault == "lost before" else self._taken(request, fault)
+        return None if fault == "lost after" else said
+
+    def _granted(self, request: Request) -> tuple[int, str]:
         if request.target == "/oauth/token":
             # The grant as JSON, the credentials as Basic (m3ter-sdk-python: _client.py)
             granted = request.headers.get("authorization") == BASIC and json.loads(request.body)["grant_type"]
             return (200, '{"access_token":"granted","expires_in":3600}') if granted else (401, "{}")
-        if request.target == "/v2/billing/meter_event_session":
-            self.sessions += 1
-            return 200, '{"authentication_token":"session-%d","expires_at":"later"}' % self.sessions
-        fault = self.faults.popleft() if self.faults else ""
-        if fault == "lost before":
-            return None
-        if isinstance(fault, int):
-            return fault, '{"error":"by the script"}'
+        self.sessions += 1
+        return 200, json.dumps({"authentication_token": f"session-{self.sessions}", "expires_at": "later"})
+
+    def _taken(self, request: Request, fault: str) -> tuple[int, str]:
         try:
             events = self._read(request)
         except (WrongError, ValueError, LookupError, TypeError) as error:
@@ -276,8 +281,7 @@ class Back:
         if fault == "stopped midway" and self.vendor.wrong == "takes up to it":
             self._take(events[: len(events) // 2])
             return 500, "kafka"
-        said = self._judged(events)
-        return None if fault == "lost after" else said
+        return self._judged(events)
 
     def _read(self, request: Request) -> list[Event] | tuple[int, str]:
         vendor = self.vendor
@@ -309,29 +313,37 @@ class Back:
         vendor, name = self.vendor, self.name
         bad = [event for event in events if event.dimension == "bad"]
         known = [event for event in events if event.key in self.held]
-        if "rolled back" in (vendor.repeat, vendor.wrong) and (bad or known):
-            # Insert, then roll back if anything is wrong; two of one id in a batch, too (create_batch_service.rb).
-            details = {str(i): {"code": ["value_is_invalid"]} for i, e in enumerate(events) if e in bad}
-            details |= {str(i): {"transaction_id": ["value_already_exist"]} for i, e in enumerate(events) if e in known}
-            return 422, json.dumps({"status": 422, "code": "validation_errors", "error_details": details})
+        if vendor.repeat == "rolled back" and (bad or known):
+            return 422, _rolled_back(events, bad, known)
         if known and vendor.repeat == "refused":
             return 400, json.dumps(REFUSED[name])
-        if known and vendor.repeat == "listed":  # the use of an id again is rejected for 45 days
+        if vendor.repeat == "listed":  # the use of an id again is rejected for 45 days
             bad += [event for event in known if event not in bad]
-        good = [event for event in events if event not in bad]
         if not bad or vendor.wrong == "later":
-            self._take(good)
+            self._take(events)
             return vendor.success, vendor.body
+        return self._wronged(events, bad)
+
+    def _wronged(self, events: list[Event], bad: list[Event]) -> tuple[int, str]:
+        """What becomes of a batch of which some are bad."""
+        vendor, name = self.vendor, self.name
         if vendor.wrong == "takes up to it":  # one by one into Kafka, up to the first that fails
             self._take(events[: events.index(bad[0])])
             return 400, '{"title":"Bad Request"}'
         if vendor.wrong == "refuses all":
             return 400, '{"message":"one is wrong"}'
         listed = json.dumps({LISTED[name]: [PROBLEM[name](event) for event in bad]})
-        if vendor.wrong == "lists, takes rest":
-            self._take(good)
-            return (207 if name == "togai" else vendor.success), listed
-        return 400, listed
+        if vendor.wrong == "lists, takes none":
+            return 400, listed
+        self._take([event for event in events if event not in bad])
+        return (207 if name == "togai" else vendor.success), listed
+
+
+def _rolled_back(events: list[Event], bad: list[Event], known: list[Event]) -> str:
+    """Insert, then roll back if anything is wrong (lago-api: create_batch_service.rb, api_errors.rb)."""
+    details = {str(i): {"code": ["value_is_invalid"]} for i, event in enumerate(events) if event in bad}
+    details |= {str(i): {"transaction_id": ["value_already_exist"]} for i, event in enumerate(events) if event in known}
+    return json.dumps({"status": 422, "code": "validation_errors", "error_details": details})
 
 
 @asynccontextmanager
