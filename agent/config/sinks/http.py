@@ -7,7 +7,7 @@ from pydantic import Field, PlainValidator, StrictBool, WithJsonSchema, model_va
 
 from agent.address import is_loopback
 from agent.config import document
-from agent.config.scalars import Duration, FilePath, VendorName, shown, written
+from agent.config.scalars import Duration, FilePath, Url, VendorName, shown, written
 from agent.config.sinks.answers import Answer, Batch
 from agent.config.sinks.login import Basic, OAuth2
 from agent.config.sinks.section import Found, Remote
@@ -56,8 +56,11 @@ class Http(Remote):
     """The vendor whose words are the defaults of all the other keys. Default: none, and `body` must be written."""
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     """How it is sent. Default POST."""
-    body: JsonBody
-    """What one record is told as: JSON with references such as `{id}`, `{value|number}` and `{at|ms}`. No default."""
+    url: Url = ""
+    """Where it is posted to. No default but that of a preset. `${NAME}` is read from the environment."""
+    body: JsonBody = written({})
+    """What one record is told as: JSON with references such as `{id}`, `{value|number}` and `{at|ms}`. No default but
+    that of a preset."""
     batch: Batch = written({})
     """How records make a request: shape, under, beside. Default: each is a request of its own."""
     content_type: VendorName = "application/json"
@@ -90,13 +93,13 @@ class Http(Remote):
     @model_validator(mode="before")
     @classmethod
     def _by_preset(cls, values: Any) -> Any:
-        """The section over its preset. One that is not known is told of alone, not all that it would have said."""
+        """The section over its preset; one that is not known is told of where it stands."""
         if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
             return values
         try:
             known = preset(values["preset"])
         except (FileNotFoundError, ValueError):
-            return {"url": "https://unknown.invalid", "body": {}, **values}
+            return values
         merged = {
             key: {**known[key], **values[key]} for key in MERGED if isinstance(values.get(key), dict) and key in known
         }
@@ -156,7 +159,11 @@ class Http(Remote):
     def problems(self) -> Found:
         """What it can be wrong about by itself: keys below it, what and cure."""
         yield from super().problems()
-        yield from self._wrong_body()
+        known = "" if self.preset is None else f": the preset {self.preset} has none"
+        for key in [key for key in ("url", "body") if not getattr(self, key)]:
+            yield (key,), f"missing{known}. Add `{key}: ...`."
+        if self.body:
+            yield from self._wrong_body()
         yield from self._wrong_batch()
         yield from self._wrong_login()
         if not any(answer.means == "delivered" for answer in self.answers):
