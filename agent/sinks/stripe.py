@@ -21,6 +21,7 @@ from agent.sinks.summing import Counter, summing
 from agent.sinks.template import Body
 from agent.sinks.wire import Wire
 
+REPEAT = "An event already exists with identifier"  # the only sign: it has no code
 VERSION = "2024-09-30.acacia"  # of the API: the first that has both ways
 LIST_BYTES = 4 << 20
 PAGES = 100
@@ -38,7 +39,7 @@ BODY: Body = {
 }
 RULES = (
     Rule(frozenset({200}), "delivered"),
-    Rule(frozenset({400}), "duplicate", text="An event already exists with identifier", records="one", definite=True),
+    Rule(frozenset({400}), "duplicate", text=REPEAT, records="one", definite=True),
     Rule(frozenset({400}), "rejected", records="one", definite=True),
 )
 WANTED = "event_name {}, formula sum and the value key value"

@@ -29,6 +29,7 @@ KNOWN = {
     **_known("cgroups", "cpu.time", "memory.working_set", "io.write_bytes"),
     **_known("kubernetes", "cpu.time", "memory.working_set", "io.write_bytes"),
 }
+ANYTHING: dict[str, Any] = {"items": {"pattern": ""}}
 REMOTE = (Http, Lago, Stripe)
 EXAMPLES = ["agent.yaml", "minimal.yaml", "billing.yaml", "kubernetes.yaml"]
 
@@ -59,9 +60,9 @@ def _fits_one(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         return False
     if isinstance(value, list):
         return all(_fits(member, schema["items"], root) for member in value)
-    if isinstance(value, dict) and not {"properties", "additionalProperties"} & schema.keys():
-        return True  # whatever somebody writes, such as the body of a request
     if isinstance(value, dict):
+        if not {"properties", "additionalProperties"} & schema.keys():
+            schema = {**schema, "additionalProperties": ANYTHING}  # the body of a request
         whole = set(schema.get("required", ())) <= set(value) and len(value) >= schema.get("minProperties", 0)
         return whole and all((at := _under(schema, key)) and _fits(member, at, root) for key, member in value.items())
     if isinstance(value, int):

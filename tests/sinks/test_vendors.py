@@ -1,4 +1,4 @@
-"""Every preset, Lago and Stripe against their vendors' doubles: whatever goes wrong, nothing is lost or billed twice."""
+"""Every preset, Lago and Stripe against their doubles: whatever goes wrong, nothing is lost or billed twice."""
 
 import asyncio
 import tempfile
