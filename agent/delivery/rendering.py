@@ -107,7 +107,7 @@ class Rendering:
         terms = self._sink.terms
         if self._route.needs_ids and record.customer not in self._route.customers:
             raise ValueError(
-                f"{record.customer or record.kind} has no id here: add it to the customer's ids, and requeue it"
+                f"{record.customer or record.kind} has no id at this sink: add it to the customer's ids, and requeue it"
             )
         if record.quantity < 0 and not terms.negative:
             of = f" of record {record.corrects}" if record.corrects else ""

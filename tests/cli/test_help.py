@@ -25,6 +25,7 @@ COMMANDS = (
     "sink pause",
     "sink resume",
     "sink totals",
+    "sink try",
     "sinks",
     "sources",
     "spool audit",

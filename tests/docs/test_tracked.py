@@ -11,7 +11,18 @@ FILES = [path for path in tracked() if b"\0" not in path.read_bytes()]
 PAGES = [path for path in FILES if path.suffix == ".md"]
 HOSTS = {  # every host that a URL in this repository names
     "127.0.0.1",
+    "api.cloud.flexprice.io",  # vendors, as their presets and the reference name them
+    "api.m3ter.com",
+    "api.meteroid.com",
+    "api.metronome.com",
+    "api.polar.sh",
+    "api.stripe.com",
+    "api.togai.com",
+    "api.withorb.com",
+    "ingest.amberflo.io",
+    "ingest.m3ter.com",
     "keepachangelog.com",
+    "meter-events.stripe.com",
     "semver.org",
     "www.apache.org",
 }

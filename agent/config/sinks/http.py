@@ -215,7 +215,10 @@ class Http(Remote):
             yield ("token_file",), f"missing: {self.token_header} holds a token. Name the file that it is in."
         asked = "" if self.oauth2 is None else self.oauth2.token_url
         if asked.startswith("http://") and not is_loopback(asked):
-            yield ("oauth2", "token_url"), "what is in client_secret_file would be sent in the clear. Write https://."
+            yield (
+                ("oauth2", "token_url"),
+                "what is in client_secret_file would be sent in the clear. Write https:// there.",
+            )
         for name in self.headers or {}:
             if name.lower() in ("authorization", "cookie", "x-api-key", "proxy-authorization"):
                 yield ("headers", name), "a secret does not stand in this file. Put it into one, under secret_headers."

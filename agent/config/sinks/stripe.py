@@ -81,7 +81,7 @@ class Stripe(Remote):
             if urlsplit(url).path.strip("/"):
                 yield (key,), "Stripe's paths are added to it. Write it without one."
         if self.stream_url.startswith("http://") and not is_loopback(self.stream_url):
-            yield ("stream_url",), "the session's token would be sent in the clear. Write https://."
+            yield ("stream_url",), "the session's token would be sent in the clear. Write https:// there."
         for name in self.dimensions or {}:
             if len(self.told(name)) > NAME_CHARACTERS:
                 text = f"longer than the {NAME_CHARACTERS} characters that an event_name may have"
