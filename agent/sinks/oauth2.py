@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from agent.credentials import Tls, Token
 from agent.sinks import Answer
 from agent.sinks.login import Basic, Headers, NoReplyError
+from agent.sinks.meaning import asked_to_wait
 from agent.sinks.wire import Wire
 
 AHEAD = 300.0  # seconds before its end that a token is renewed, at most a tenth of its life
@@ -69,7 +70,6 @@ class ClientCredentials:
         """With a new token, unless somebody has renewed it since."""
         async with self._lock:
             if refused == self._told():
-                self._secret.again()
                 await self._renew()
             return self._told()
 
@@ -89,8 +89,9 @@ class ClientCredentials:
 
     async def _renew(self) -> None:
         asked = {"grant_type": "client_credentials", **dict(self._asked)}
+        client_id, secret = self._id.again(), self._secret.again()  # as the files stand now
         if self._place == "body":
-            asked |= {"client_id": self._id.text(), "client_secret": self._secret.text()}
+            asked |= {"client_id": client_id, "client_secret": secret}
         json = self._form == "json"
         body = msgspec.json.encode(asked) if json else urlencode(asked).encode()
         content_type = "application/json" if json else "application/x-www-form-urlencoded"
@@ -108,7 +109,8 @@ class ClientCredentials:
             refused = reply.status in (400, 401, 403)
             cure = ". Mend oauth2: token_url, client_id_file, client_secret_file" if refused else ""
             why = f"no token: {self.hide(self._wire.tell(reply))}{cure}"
-            raise NoReplyError(Answer(outcome="retry", why=why, left=False, blocked=refused))
+            after = asked_to_wait(reply.headers)
+            raise NoReplyError(Answer(outcome="retry", why=why, left=False, blocked=refused, after=after))
         try:
             granted = msgspec.json.decode(reply.body, type=_Granted)
         except ValueError as error:

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutants import Mutant, attributing, delivery, measuring, metadata, packaging, pods, summary, telling
+from tests.mutants import Mutant, attributing, delivery, measuring, metadata, packaging, pods, sinks, summary, telling
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = tuple(
     mutant
-    for module in (measuring, pods, metadata, summary, attributing, delivery, packaging, telling)
+    for module in (measuring, pods, metadata, summary, attributing, delivery, sinks, packaging, telling)
     for mutant in module.MUTANTS
 )
 FAST = ("tests/delivery", "tests/laws", "tests/spool", "tests/sources")

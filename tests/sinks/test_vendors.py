@@ -19,7 +19,7 @@ from tests.sinks.settling import settled
 from tests.sinks.test_cloudevents import MINUTE, START, entry, record
 from tests.sinks.vendors import VENDORS, Back, running
 
-FAULTS = ("lost before", "lost after", "stopped midway", 500, 503, 429)
+FAULTS = ("lost before", "lost after", "stopped midway", "500", "503", "429", "500 after")
 COUNT = 23
 
 
@@ -33,7 +33,7 @@ def payloads(sink: Sink, bad: Sequence[int] = (), count: int = COUNT) -> list[by
 
 
 def run(
-    name: str, faults: Sequence[str | int] = (), bad: Sequence[int] = (), batch: int | None = None
+    name: str, faults: Sequence[str] = (), bad: Sequence[int] = (), batch: int | None = None
 ) -> tuple[Back, dict[int, tuple[str, str]]]:
     """The back end in the end, and what became of each record."""
 
@@ -53,7 +53,7 @@ def agrees(back: Back, ends: dict[int, tuple[str, str]]) -> None:
     """Each record that is settled as delivered is there, and what is there is what was delivered or may be there."""
     assert len(ends) == COUNT
     assert back.wrongs == []
-    there = {event.value for event in back.held.values()}  # each record has a value of its own
+    there = {event.value for event in back.held}  # each record has a value of its own
     assert len(there) == len(back.held)
     for seq, (outcome, why) in ends.items():
         value = Decimal(f"{seq}.5")
@@ -79,7 +79,7 @@ def test_everything_arrives_once(name: str) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", VENDORS)
-def test_no_fault_loses_or_doubles_anything(name: str, fault: str | int) -> None:
+def test_no_fault_loses_or_doubles_anything(name: str, fault: str) -> None:
     """Each fault, twice over, in requests of seven records."""
     batch = 1 if VENDORS[name].most == 1 else 7
     back, ends = run(name, [fault, fault, "", fault], batch=batch)
@@ -106,7 +106,7 @@ def test_one_bad_record_holds_up_no_other(name: str) -> None:
     batch=st.integers(1, COUNT),
 )
 def test_whatever_the_schedule_of_faults_no_unit_is_lost_or_doubled(
-    name: str, faults: list[str | int], bad: set[int], batch: int
+    name: str, faults: list[str], bad: set[int], batch: int
 ) -> None:
     """What is settled as delivered is there once; what is not is held, and says so."""
     if VENDORS[name].wrong == "later":  # it tells of those elsewhere

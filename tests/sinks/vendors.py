@@ -226,13 +226,18 @@ REFUSED = {
 class Back:
     """One vendor's back end: what it holds, what it was asked, and what goes wrong next.
 
-    Faults: `lost before`, `lost after`, `stopped midway`, or a status that is answered without taking anything.
+    Faults: `lost before`, `lost after`, `stopped midway`; a status, which is answered and nothing taken; a status and
+    `after`, which is answered though all was taken; `forgets`: of what it knew it forgets what is as old as `horizon`,
+    seconds, lets it. Time in seconds.
     """
 
     name: str
     vendor: Vendor
-    faults: deque[str | int] = field(default_factory=deque)
-    held: dict[object, Event] = field(default_factory=dict)
+    faults: deque[str] = field(default_factory=deque)
+    now: Callable[[], float] = float
+    horizon: float | None = None
+    known: dict[object, float] = field(default_factory=dict)
+    held: list[Event] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     wrongs: list[str] = field(default_factory=list)
     sessions: int = 0
@@ -246,7 +251,7 @@ class Back:
     def totals(self) -> dict[tuple[str, str], Decimal]:
         """What would be billed, by customer and dimension."""
         sums: dict[tuple[str, str], Decimal] = {}
-        for event in self.held.values():
+        for event in self.held:
             key = (event.customer, event.dimension)
             sums[key] = sums.get(key, Decimal(0)) + event.value
         return sums
@@ -257,10 +262,14 @@ class Back:
         if request.target in ("/oauth/token", "/v2/billing/meter_event_session"):
             return self._granted(request)
         fault = self.faults.popleft() if self.faults else ""
-        if isinstance(fault, int):
-            return fault, '{"error":"by the script"}'
+        if fault.isdecimal():
+            return int(fault), '{"error":"by the script"}'
+        if fault == "forgets" and self.horizon is not None:
+            self.known = {key: at for key, at in self.known.items() if self.now() - at < self.horizon}
         said = None if fault == "lost before" else self._taken(request, fault)
-        return None if fault == "lost after" else said
+        if fault.endswith(" after"):
+            return None if fault == "lost after" else (int(fault.split()[0]), "{}")
+        return said
 
     def _granted(self, request: Request) -> tuple[int, str]:
         if request.target == "/oauth/token":
@@ -307,12 +316,14 @@ class Back:
 
     def _take(self, events: list[Event]) -> None:
         for event in events:
-            self.held.setdefault(event.key, event)
+            if event.key not in self.known:
+                self.known[event.key] = self.now()
+                self.held.append(event)
 
     def _judged(self, events: list[Event]) -> tuple[int, str]:
         vendor, name = self.vendor, self.name
         bad = [event for event in events if event.dimension == "bad"]
-        known = [event for event in events if event.key in self.held]
+        known = [event for event in events if event.key in self.known]
         if vendor.repeat == "rolled back" and (bad or known):
             return 422, _rolled_back(events, bad, known)
         if known and vendor.repeat == "refused":
@@ -347,7 +358,7 @@ def _rolled_back(events: list[Event], bad: list[Event], known: list[Event]) -> s
 
 
 @asynccontextmanager
-async def running(name: str, *faults: str | int) -> AsyncIterator[Back]:
+async def running(name: str, *faults: str) -> AsyncIterator[Back]:
     """The back end of a vendor, on a free port."""
     back = Back(name, VENDORS[name], deque(faults))
 
