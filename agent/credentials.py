@@ -65,7 +65,7 @@ class Trust:
 
 
 class Token:
-    """A bearer token, or a word like it: read at first use, kept in memory, and read again when it was refused."""
+    """A token, or another secret of one word: read at first use, kept, and read again when it was refused."""
 
     def __init__(self, path: Path, setting: str = "token_file") -> None:
         self._path, self._setting = path, setting

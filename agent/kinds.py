@@ -27,6 +27,9 @@ SINKS: Mapping[str, tuple[str, str]] = {
     "file": ("agent.sinks.file", "FileSink"),
     "cloudevents": ("agent.sinks.cloudevents", "CloudEventsSink"),
     "paigo": ("agent.sinks.paigo", "PaigoSink"),
+    "http": ("agent.sinks.http", "HttpSink"),
+    "lago": ("agent.sinks.lago", "LagoSink"),
+    "stripe": ("agent.sinks.stripe", "StripeSink"),
 }
 
 Remembered = Callable[[str], Mapping[str, bytes]]

@@ -58,6 +58,16 @@ def resume(sink: Sink, reason: Why = "", config: ConfigPath = DEFAULT_CONFIG) ->
     _act("sink resume", sink, reason, config)
 
 
+@sink.command("try")
+def try_(sink: Sink, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Show the request that a made-up record of each dimension would be. Nothing is sent; secrets are hidden."""
+    from agent.cli.check import load
+    from agent.cli.trying import tried
+
+    for line in tried(load(config), sink):
+        typer.echo(line)
+
+
 def _act(what: str, sink: str, reason: str, config: ConfigPath) -> None:
     from agent.cli.acting import act
 

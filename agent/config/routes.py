@@ -26,7 +26,7 @@ def route(config: Config, section: SinkSection, meters: Mapping[str, Meter]) -> 
     measures = None
     if section.dimensions is not None:
         measures = {name: _measure(name, told, bases.get(name, "")) for name, told in section.dimensions.items()}
-    return Route(measures, customers, section.timestamp, orphans, elsewhere)
+    return Route(measures, customers, section.timestamp, orphans, elsewhere, section.needs_ids)
 
 
 def _elsewhere(config: Config, sink: str) -> dict[str, str]:
@@ -109,9 +109,13 @@ def _told(at: Loc, told: DimensionAtSink, base: str) -> Found:
 
 
 def named(config: Config) -> Found:
-    """Sinks that customers have ids at must exist, and must be told of customers by them."""
+    """Sinks that customers have ids at must exist, must be told of customers by them, and may know no others."""
     sinks = {sink.id: sink for sink in config.sinks}
+    knows = [sink.id for sink in config.sinks if isinstance(sink, Told) and sink.needs_ids]
     for index, customer in enumerate(config.customers):
+        for sink_id in (known for known in knows if known not in customer.ids):
+            text = f"{customer.id} has no id at {sink_id}, which knows customers by its own alone"
+            yield ("customers", index, "ids"), f"{text}. Add `ids: {{{sink_id}: ...}}`."
         for sink in customer.ids:
             at = ("customers", index, "ids", sink)
             if sink not in sinks:

@@ -27,7 +27,8 @@ class Route(Struct, frozen=True):
 
     `measures`: by our dimension; None: every dimension, in base units. `customers`: our id → the sink's. `orphans`:
     billable dimensions that no sink takes, which this one notes as `unrouted`. `elsewhere`: for a billing sink, the
-    billing sink that takes, or notes, a dimension which this one does not.
+    billing sink that takes, or notes, a dimension which this one does not. `needs_ids`: it knows no other
+    customers.
     """
 
     measures: Mapping[str, Measure] | None = None
@@ -35,6 +36,7 @@ class Route(Struct, frozen=True):
     timestamp: Instant = "end"
     orphans: Collection[str] = ()
     elsewhere: Mapping[str, str] = {}
+    needs_ids: bool = False
 
 
 class Rendering:
@@ -103,6 +105,10 @@ class Rendering:
 
     def _refuse(self, record: UsageRecord) -> None:
         terms = self._sink.terms
+        if self._route.needs_ids and record.customer not in self._route.customers:
+            raise ValueError(
+                f"{record.customer or record.kind} has no id at this sink: add it to the customer's ids, and requeue it"
+            )
         if record.quantity < 0 and not terms.negative:
             of = f" of record {record.corrects}" if record.corrects else ""
             raise ValueError(f"a correction{of} by {record.quantity} {record.base_unit}: nothing negative is taken")

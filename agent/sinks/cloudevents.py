@@ -5,7 +5,7 @@ Whether a receiver looks is for the operator to say: an OpenMeter that one hosts
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -18,8 +18,10 @@ from agent.credentials import Tls
 from agent.model import NS_PER_S
 from agent.record import rfc3339
 from agent.sinks import Answer, Entry, Finding, Terms
+from agent.sinks.login import NoReplyError
 from agent.sinks.meaning import DELIVERED, DUPLICATE, Meaning, Reply
-from agent.sinks.wire import NoReplyError, Wire
+from agent.sinks.summing import Counter, summing
+from agent.sinks.wire import Wire
 from agent.spool.outbox import Submission
 
 Profile = Literal["generic", "openmeter-v1", "openmeter-v3"]
@@ -30,6 +32,7 @@ LIST_BYTES = 4 * 1024 * 1024  # a thousand meters with their descriptions: more 
 PAGE = 100  # meters at a time from OpenMeter v3
 PAGES = 100
 VALUE_PROPERTY = "$.value"
+WANTED = f"event type {{}}, aggregation SUM and value property {VALUE_PROPERTY}"
 
 # What the common table does not say of each. OpenMeter's 400 to a batch is no definite refusal: events are taken one
 # by one, up to the first that fails.
@@ -169,6 +172,12 @@ class CloudEventsSink:
         time = rfc3339(entry.at)
         return _encoder.encode({**attributes, "time": time, "datacontenttype": "application/json", "data": data})
 
+    def shown(self, payloads: Sequence[bytes]) -> list[str]:
+        """The request as it would leave, for people: without the token."""
+        single = self.terms.max_batch == 1
+        body = payloads[0] if single else b"[%b]" % b",".join(payloads)
+        return self._wire.shown("POST", {"Content-Type": SINGLE if single else BATCH}, body)
+
     async def stage(self, submission: Submission) -> None:
         """Nothing is made ready."""
 
@@ -181,9 +190,9 @@ class CloudEventsSink:
 
     async def ask(self) -> list[Finding]:
         """Whether it can be reached and takes our credentials; of OpenMeter, whether its meters sum what we send."""
+        if self._profile == "generic":
+            return [await self._wire.knock()]
         try:
-            if self._profile == "generic":
-                return [self._reached(await self._wire.exchange("OPTIONS", self._wire.url))]
             return await self._ask_openmeter()
         except NoReplyError as error:
             return [Finding("reachable", False, str(error))]
@@ -194,22 +203,13 @@ class CloudEventsSink:
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
-    def _reached(self, reply: Reply) -> Finding:
-        """What any reply says, whatever its status, of a receiver that need not know what it was asked."""
-        said = self._wire.tell(reply)
-        if reply.status in (401, 403):
-            return Finding("credentials", False, said, f"Mend sinks[{self.id}].token_file or tls.cert_file.")
-        if reply.redirects:
-            return Finding("reachable", False, said, f"Correct sinks[{self.id}].url: redirects are not followed.")
-        return Finding("reachable", True, said)
-
     async def _ask_openmeter(self) -> list[Finding]:
         meters: list[_Meter | _MeterV3] = []
         address = self._wire.url.join("meters")
         for page in range(1, 1 + PAGES):
             query = {} if self._profile == "openmeter-v1" else {"page[size]": PAGE, "page[number]": page}
             reply = await self._wire.exchange("GET", address.copy_merge_params(query), most=LIST_BYTES)
-            finding = self._reached(reply)
+            finding = self._wire.reached(reply)
             if not finding.ok:
                 return [finding]
             try:
@@ -220,21 +220,12 @@ class CloudEventsSink:
             meters += listed
             if len(meters) >= total or not listed:
                 break
-        return [finding, *self._sums(meters)]
+        counters = [Counter(m.slug, m.event_type, m.aggregation, m.value_property) for m in meters]
+        return [finding, *summing(self._unvouched, counters, _summed, WANTED)]
 
-    def _sums(self, meters: Sequence[_Meter | _MeterV3]) -> Iterator[Finding]:
-        """Of each dimension, whether meters count it, and whether each of them sums its values."""
-        for dimension in self._unvouched:
-            counting = [meter for meter in meters if meter.event_type == dimension]
-            wanted = f"event type {dimension}, aggregation SUM and value property {VALUE_PROPERTY}"
-            if not counting:
-                why = "no meter counts it: it would be accepted and bill nothing"
-                yield Finding(f"dimension {dimension}", False, why, f"Create a meter with {wanted}.")
-            for meter in counting:
-                sums = meter.aggregation.upper() == "SUM" and meter.value_property == VALUE_PROPERTY
-                why = f"{meter.aggregation} of {meter.value_property or 'events'} of type {dimension}"
-                cure = "" if sums else f"Replace it by a meter with {wanted}."
-                yield Finding(f"meter {meter.slug}", sums, why, cure)
+
+def _summed(meter: Counter) -> bool:
+    return meter.aggregation.upper() == "SUM" and meter.value == VALUE_PROPERTY
 
 
 def _listed(profile: Profile, reply: Reply) -> tuple[Sequence[_Meter | _MeterV3], int]:

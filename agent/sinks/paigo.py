@@ -12,14 +12,15 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from agent.credentials import Tls
+from agent.credentials import Tls, Token
 from agent.errors import SinkError
 from agent.model import NS_PER_MS, NS_PER_S
 from agent.record import is_uuid, rfc3339
 from agent.sinks import Answer, Entry, Finding, Holding, Look, Terms
+from agent.sinks.login import NoReplyError
 from agent.sinks.meaning import DELIVERED, Meaning, Reply
-from agent.sinks.oauth import ClientCredentials
-from agent.sinks.wire import NoReplyError, Wire
+from agent.sinks.oauth2 import ClientCredentials
+from agent.sinks.wire import Wire
 from agent.spool.outbox import Item, Submission
 
 ID = "meteringRecordId"
@@ -115,13 +116,14 @@ class PaigoSink:
             visibility_delay=visibility_delay,
         )
         name = f"sinks[{sink_id}]"
-        self._grant = ClientCredentials(
-            name,
+        login = ClientCredentials(
+            f"{name}.token",
             token_url,
-            client_id_file,
-            client_secret_file,
-            parameters={"audience": audience},
+            Token(client_id_file, "client_id_file"),
+            Token(client_secret_file, "client_secret_file"),
             form="json",
+            place="body",
+            asked=(("audience", audience),),
             tls=tls,
             timeout=timeout,
         )
@@ -129,7 +131,7 @@ class PaigoSink:
             name,
             url.rstrip("/") + "/usage",
             STATUSES,
-            bearer=self._grant,
+            login=login,
             tls=tls,
             timeout=timeout,
             concurrency=concurrency,
@@ -167,7 +169,6 @@ class PaigoSink:
     async def close(self) -> None:
         """Let go of connections."""
         await self._wire.close()
-        await self._grant.close()
 
     # -- reading back ----------------------------------------------------------------------------------------------
 

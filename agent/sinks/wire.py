@@ -14,57 +14,23 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
 
 import httpx
 from msgspec import Struct
 
 from agent import __version__
 from agent.address import is_loopback
-from agent.credentials import Tls, Token, Trust, UnusableError
+from agent.credentials import Tls, Trust, UnusableError
 from agent.model import NS_PER_S
-from agent.sinks import Answer
+from agent.sinks import Answer, Finding
+from agent.sinks.login import Bearer, Login, NoReplyError
 from agent.sinks.meaning import Meaning, Reply, http_date, judge
 
 CONNECT_SECONDS = 10.0  # for the name and the connection, and once more for TLS
 IDLE_SECONDS = 4.0  # a connection idle for longer is made anew: many servers hang up after 5, perhaps on a request
 BODY_BYTES = 64 * 1024  # of a reply; the rest is not read
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for http: else httpx loads its own authorities each time
-
-
-class NoReplyError(Exception):
-    """Nothing whole came back; `answer` says what that means for a submission."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.why)
-        self.answer = answer
-
-
-class Bearer(Protocol):
-    """Who we are to a server, as a bearer token that may have to be asked for."""
-
-    async def text(self) -> str:
-        """The token to use now. Raises UnusableError, or NoReplyError of which nothing left."""
-
-    async def again(self, refused: str) -> str:
-        """The one to use in place of one that was refused; the same if there is no other. Raises as `text` does."""
-
-    def hide(self, said: str) -> str:
-        """What somebody said, without any secret of ours."""
-
-
-class _File:
-    """A token that lies in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._token = Token(path)
-        self.hide = self._token.hide
-
-    async def text(self) -> str:
-        return self._token.text()
-
-    async def again(self, _refused: str) -> str:
-        return self._token.again()
 
 
 class _Line(Struct):
@@ -84,7 +50,7 @@ class Wire:
         statuses: Mapping[int, Meaning],
         *,
         token_file: Path | None = None,
-        bearer: Bearer | None = None,
+        login: Login | None = None,
         tls: Tls,
         timeout: int,
         concurrency: int,
@@ -92,13 +58,13 @@ class Wire:
     ) -> None:
         """Open nothing yet. Raises ValueError for an address that cannot be used.
 
-        `name` is the section of the configuration, `statuses` what a status means beyond the common ones, `timeout`
-        how long a whole reply may take, ns. A token is that of `token_file`, or what `bearer` gives. `dated` is told
-        the Date of each reply as it comes, seconds of the epoch.
+        `name` is the section of the configuration, `statuses` what a status means beyond the common ones, `login` who
+        we are where that is more than the bearer token in `token_file`, `timeout` how long a whole reply may take, ns.
+        `dated` is told the Date of each reply as it comes, seconds of the epoch.
         """
-        self.name, self.url = name, checked(name, url, tls, secret=bool(token_file or bearer))
+        self._login = login if token_file is None else Bearer(token_file)
+        self.name, self.url = name, _checked(name, url, tls, secret=self._login is not None)
         self._statuses, self._keep, self._dated = statuses, concurrency, dated
-        self._bearer = bearer if token_file is None else _File(token_file)
         self._trust = Trust(tls)
         self._free: list[_Line] = []
         self._seconds = timeout / NS_PER_S
@@ -111,41 +77,78 @@ class Wire:
             reply = await self.exchange("POST", self.url, body, content_type)
         except NoReplyError as error:
             return error.answer
-        return judge(reply, self._statuses, self._hide)
+        return judge(reply, self._statuses, self.hide)
 
     async def exchange(
-        self, method: str, url: httpx.URL, body: bytes = b"", content_type: str | None = None, most: int = BODY_BYTES
+        self,
+        method: str,
+        url: httpx.URL,
+        body: bytes = b"",
+        content_type: str | None = None,
+        most: int = BODY_BYTES,
+        more: Mapping[str, str] = MappingProxyType({}),
+        *,
+        anonymous: bool = False,
     ) -> Reply:
-        """One request and its reply, with up to `most` bytes of its body. Raises NoReplyError."""
-        headers = {"User-Agent": f"metering-agent/{__version__}"}
+        """One request and its reply, with up to `most` bytes of its body. Raises NoReplyError.
+
+        `more` are headers; `anonymous`: the body says who we are.
+        """
+        headers = {"User-Agent": f"metering-agent/{__version__}", **more}
         if content_type is not None:
             headers["Content-Type"] = content_type
         try:
-            if self._bearer is None:
+            if self._login is None or anonymous:
                 return await self._attempt(httpx.Request(method, url, headers=headers, content=body), most)
-            used = await self._bearer.text()
-            headers["Authorization"] = f"Bearer {used}"
-            reply = await self._attempt(httpx.Request(method, url, headers=headers, content=body), most)
-            if reply.status == 401 and (fresh := await self._bearer.again(used)) != used:
-                headers["Authorization"] = f"Bearer {fresh}"
-                reply = await self._attempt(httpx.Request(method, url, headers=headers, content=body), most)
+            used = await self._login.headers()
+            reply = await self._attempt(httpx.Request(method, url, headers={**headers, **used}, content=body), most)
+            if reply.status == 401 and (fresh := await self._login.again(used)) != used:
+                reply = await self._attempt(
+                    httpx.Request(method, url, headers={**headers, **fresh}, content=body), most
+                )
         except UnusableError as error:  # before anything left, or after a 401
             why = f"{self.name}.{error}. Mend the file; nothing is sent without it."
             raise NoReplyError(Answer(outcome="retry", why=why, left=False, blocked=True)) from error
         return reply
 
+    async def knock(self) -> Finding:
+        """Whether anybody is there who takes our credentials; a receiver need not know what it is asked."""
+        try:
+            return self.reached(await self.exchange("OPTIONS", self.url))
+        except NoReplyError as error:
+            return Finding("reachable", False, str(error))
+
+    def reached(self, reply: Reply) -> Finding:
+        """What any reply says of whoever gave it, whatever its status."""
+        said = self.tell(reply)
+        if reply.status in (401, 403):
+            secret = "token_file or tls.cert_file" if self._login is None else self._login.key
+            return Finding("credentials", False, said, f"Mend {self.name}.{secret}.")
+        if reply.redirects:
+            return Finding("reachable", False, said, f"Correct {self.name}.url: redirects are not followed.")
+        return Finding("reachable", True, said)
+
+    def shown(self, method: str, headers: Mapping[str, str], body: bytes) -> list[str]:
+        """A request for people, line by line: what says who we are is not told."""
+        secret = () if self._login is None else self._login.names
+        told = [f"{name}: {value}" for name, value in headers.items()] + [f"{name}: [secret]" for name in secret]
+        return [f"{method} {self.url}", *told, "", body.decode()]
+
     def tell(self, reply: Reply) -> str:
         """A reply for people, in one line, without our token."""
-        return reply.tell(self._hide)
+        return reply.tell(self.hide)
 
     async def close(self) -> None:
         """Let go of every connection; one that is under way is let go when it is done."""
         self._keep = 0
         while self._free:
             await self._free.pop().transport.aclose()
+        if self._login is not None:
+            await self._login.close()
 
-    def _hide(self, said: str) -> str:
-        return said if self._bearer is None else self._bearer.hide(said)
+    def hide(self, said: str) -> str:
+        """What somebody said, without our secrets."""
+        return said if self._login is None else self._login.hide(said)
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -231,7 +234,7 @@ class Wire:
         return Answer(outcome="retry", why=why, left=left, definite=refused, blocked=True)
 
 
-def checked(name: str, url: str, tls: Tls, *, secret: bool) -> httpx.URL:
+def _checked(name: str, url: str, tls: Tls, *, secret: bool) -> httpx.URL:
     """The address. Raises ValueError for one that would give away a credential, or cannot be spoken to."""
     try:
         address = httpx.URL(url)

@@ -26,6 +26,7 @@ COMMANDS = (
     "sink pause",
     "sink resume",
     "sink totals",
+    "sink try",
     "sinks",
     "sources",
     "spool audit",

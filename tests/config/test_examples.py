@@ -8,6 +8,7 @@ import pytest
 
 from agent.config import CloudEvents, Config, json_schema, load
 from agent.config.document import parse
+from agent.config.sinks import Http, Lago, Remote, Stripe
 from agent.model import Meter
 
 from .written import load as load_written
@@ -28,6 +29,8 @@ KNOWN = {
     **_known("cgroups", "cpu.time", "memory.working_set", "io.write_bytes"),
     **_known("kubernetes", "cpu.time", "memory.working_set", "io.write_bytes"),
 }
+ANYTHING: dict[str, Any] = {"items": {"pattern": ""}}
+REMOTE = (Http, Lago, Stripe)
 EXAMPLES = ["agent.yaml", "minimal.yaml", "billing.yaml", "kubernetes.yaml"]
 
 
@@ -58,6 +61,8 @@ def _fits_one(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     if isinstance(value, list):
         return all(_fits(member, schema["items"], root) for member in value)
     if isinstance(value, dict):
+        if not {"properties", "additionalProperties"} & schema.keys():
+            schema = {**schema, "additionalProperties": ANYTHING}  # the body of a request
         whole = set(schema.get("required", ())) <= set(value) and len(value) >= schema.get("minProperties", 0)
         return whole and all((at := _under(schema, key)) and _fits(member, at, root) for key, member in value.items())
     if isinstance(value, int):
@@ -113,7 +118,13 @@ def test_the_reference_holds_every_key() -> None:
     """A key that the reference does not explain is a key nobody finds."""
     schema = json_schema()
     supported = {(kind["title"], key) for kind in (schema, *schema["$defs"].values()) for key in kind["properties"]}
-    assert _keys_of(parse((CONFIG / "agent.yaml").read_text(), "agent.yaml").values, schema, schema) == supported
+    written = _keys_of(parse((CONFIG / "agent.yaml").read_text(), "agent.yaml").values, schema, schema)
+    shared = {(kind.__name__, field.alias or key) for kind in REMOTE for key, field in Remote.model_fields.items()}
+    assert written <= supported
+    assert {key for _, key in shared} <= {
+        key for kind, key in written if kind == "CloudEvents"
+    }  # where they are explained
+    assert supported - written <= shared
 
 
 def test_every_value_the_reference_calls_default_is_the_default() -> None:
@@ -130,6 +141,10 @@ def test_every_value_the_reference_calls_default_is_the_default() -> None:
         ("sources", 2, "kubelet"): "Kubelet",
         ("attribution", "pod_labels"): "PodLabelsSection",
         ("sinks", 0): "CloudEvents",
+        ("sinks", 1): "Http",
+        ("sinks", 3, "oauth2"): "OAuth2",
+        ("sinks", 4): "Lago",
+        ("sinks", 5): "Stripe",
         ("sinks", 0, "dimensions", "cpu_core_seconds"): "DimensionAtSink",
     }
     checked = 0
@@ -141,7 +156,7 @@ def test_every_value_the_reference_calls_default_is_the_default() -> None:
             if document.line((*place, key)) in lines and "default" in properties[model]["properties"][key]:
                 assert value == properties[model]["properties"][key]["default"], key
                 checked += 1
-    assert checked >= 28
+    assert checked >= 38
 
 
 def test_the_normative_section_of_a_cloudevents_sink_is_sound() -> None:

@@ -105,3 +105,20 @@ def test_a_dimension_of_an_unknown_meter_is_told_once() -> None:
         sinks=f"sinks: [{{{EVENTS}, role: copy, dimensions: {{cpu: {{unit: GB}}}}}}]",
     )
     assert [problem.split(": ")[1] for problem in problems(written)] == ["meters[0].meter"]
+
+
+STRIPE = "sinks: [{id: s, kind: stripe, role: copy, token_file: /t}]"
+
+
+def test_a_customer_without_that_vendors_id_is_told_of_by_check() -> None:
+    """Such a sink knows nobody by our ids: the usage would wait for a person."""
+    assert problems(text(sinks=STRIPE, customers="customers: [{id: a, ids: {s: cus_1}}, {id: b}]")) == [
+        "agent.yaml:4: customers[1].ids: b has no id at s, which knows customers by its own alone. Add `ids: {s: ...}`."
+    ]
+
+
+def test_only_those_who_have_an_id_there_are_known_to_such_a_sink() -> None:
+    """Also of customers whom a label names and nobody declares."""
+    config = load(text(sinks=STRIPE, customers="customers: [{id: a, ids: {s: cus_1}}]"))
+    told = route(config, config.sinks[0], METERS)
+    assert (told.needs_ids, told.customers) == (True, {"a": "cus_1"})

@@ -220,3 +220,13 @@ def test_a_change_of_the_configuration_never_touches_what_was_frozen(tmp_path: P
     assert b"new-id" in sink.payloads[-1][0]
     assert life.outcomes() == {1: "duplicate", 2: "duplicate", 3: "duplicate", 4: "delivered"}
     life.spool.close()
+
+
+def test_a_customer_whom_the_sink_does_not_know_waits_for_a_person(life: Life) -> None:
+    """Our own id would be nobody there, or somebody else."""
+    route = Route(customers={"acme": "cus_123"}, needs_ids=True)
+    assert isinstance(rendering(life, route)(1, "usage", record().body(0)), Draft)
+    stranger = structs.replace(record(), customer="stranger")
+    rendered = rendering(life, route)(1, "usage", stranger.body(0))
+    assert isinstance(rendered, Unsent)
+    assert (rendered.outcome, rendered.why.partition(":")[0]) == ("rejected", "stranger has no id at this sink")

@@ -14,7 +14,18 @@ HOSTS = {  # every host that a URL in this repository names
     "api.prod.paigo.tech",  # where Paigo's API is, and who gives tokens for it
     "auth.paigo.tech",
     "qnonyh1pc7.execute-api.us-east-1.amazonaws.com",
+    "api.cloud.flexprice.io",  # vendors, as their presets and the reference name them
+    "api.m3ter.com",
+    "api.meteroid.com",
+    "api.metronome.com",
+    "api.polar.sh",
+    "api.stripe.com",
+    "api.togai.com",
+    "api.withorb.com",
+    "ingest.amberflo.io",
+    "ingest.m3ter.com",
     "keepachangelog.com",
+    "meter-events.stripe.com",
     "semver.org",
     "www.apache.org",
 }

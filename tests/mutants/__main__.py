@@ -22,6 +22,7 @@ from tests.mutants import (
     packaging,
     pods,
     reading,
+    sinks,
     summary,
     telling,
 )
@@ -29,7 +30,7 @@ from tests.mutants import (
 ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = tuple(
     mutant
-    for module in (measuring, pods, metadata, summary, attributing, delivery, reading, packaging, telling)
+    for module in (measuring, pods, metadata, summary, attributing, delivery, reading, sinks, packaging, telling)
     for mutant in module.MUTANTS
 )
 FAST = ("tests/delivery", "tests/laws", "tests/spool", "tests/sources")

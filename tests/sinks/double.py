@@ -5,9 +5,12 @@ Each request, on whichever connection, is met by the next act of the script; the
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,13 @@ class Upstream:
 async def upstream(*script: Act, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
     """One that follows `script`, on a free port."""
     double = Upstream(list(script))
+    async with listening(double.serve, tls) as double.port:
+        yield double
+
+
+@asynccontextmanager
+async def listening(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A free port of loopback, whose connections `serve` serves; they end with it."""
     served: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,16 +111,15 @@ async def upstream(*script: Act, tls: ssl.SSLContext | None = None) -> AsyncIter
         assert task is not None
         served.add(task)
         try:
-            await double.serve(reader, writer)
+            await serve(reader, writer)
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
             served.discard(task)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
-    double.port = server.sockets[0].getsockname()[1]
     try:
-        yield double
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for task in tuple(served):

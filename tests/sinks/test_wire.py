@@ -11,8 +11,9 @@ import pytest
 from agent.credentials import Tls
 from agent.model import NS_PER_S
 from agent.sinks import Answer
+from agent.sinks.login import NoReplyError
 from agent.sinks.meaning import DELIVERED, Meaning
-from agent.sinks.wire import BODY_BYTES, NoReplyError, Wire
+from agent.sinks.wire import BODY_BYTES, Wire
 from tests.sinks import double
 from tests.sinks.double import Act, Upstream, reply, upstream
 

@@ -34,9 +34,7 @@ class CloudEvents(Remote):
     @property
     def unvouched(self) -> frozenset[str]:
         """What the sink calls the dimensions of which nobody has said that it adds them: it is asked."""
-        if self.role != "billing" or self.profile == "generic":
-            return frozenset()
-        return frozenset(map(self.told, self.dimensions or {})) - self.summed()
+        return frozenset() if self.profile == "generic" else self.asked()
 
     @property
     def destination(self) -> tuple[str, ...]:
@@ -66,6 +64,5 @@ class CloudEvents(Remote):
         if self.profile == "generic" and (told is None or any(d.aggregation is None for d in told.values())):
             text = "records are deltas, and this receiver cannot be asked whether it adds them"
             yield ("dimensions",), f"{text}. Name the dimensions, each with `aggregation: sum`, if it does."
-        elif told is None:
-            text = "not written, and a billing sink is asked of each dimension whether it adds what it gets"
-            yield ("dimensions",), f"{text}. Name them."
+        else:
+            yield from self.unnamed()

@@ -119,6 +119,11 @@ class Told(SinkSection):
         return None
 
     @property
+    def needs_ids(self) -> bool:
+        """Whether it knows customers by ids of its own alone."""
+        return False
+
+    @property
     def unvouched(self) -> frozenset[str]:
         """What the sink calls the dimensions of which nobody has said that it adds them: it is asked."""
         return frozenset()
@@ -126,6 +131,18 @@ class Told(SinkSection):
     def refuses(self, customer: str) -> str | None:  # noqa: ARG002 - for those that do
         """Why no customer can be known there by this id; None: one can."""
         return None
+
+    def asked(self) -> frozenset[str]:
+        """What a billing sink that can be asked calls the dimensions that nobody vouches for."""
+        return (
+            frozenset(map(self.told, self.dimensions or {})) - self.summed() if self.role == "billing" else frozenset()
+        )
+
+    def unnamed(self) -> Found:
+        """A billing sink that can be asked must say of what."""
+        if self.role == "billing" and self.dimensions is None:
+            text = "not written, and a billing sink is asked of each dimension whether it adds what it gets"
+            yield ("dimensions",), f"{text}. Name them."
 
     def told(self, dimension: str) -> str:
         """What it calls a dimension."""
