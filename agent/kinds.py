@@ -26,6 +26,7 @@ METERS = {meter.name: meter for meters in KINDS.values() for meter in meters}
 SINKS: Mapping[str, tuple[str, str]] = {
     "file": ("agent.sinks.file", "FileSink"),
     "cloudevents": ("agent.sinks.cloudevents", "CloudEventsSink"),
+    "postgres": ("agent.sinks.postgres", "PostgresSink"),
 }
 
 Remembered = Callable[[str], Mapping[str, bytes]]
