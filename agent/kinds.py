@@ -26,7 +26,9 @@ METERS = {meter.name: meter for meters in KINDS.values() for meter in meters}
 SINKS: Mapping[str, tuple[str, str]] = {
     "file": ("agent.sinks.file", "FileSink"),
     "cloudevents": ("agent.sinks.cloudevents", "CloudEventsSink"),
+    "kafka": ("agent.sinks.kafka", "KafkaSink"),
     "postgres": ("agent.sinks.postgres", "PostgresSink"),
+    "s3": ("agent.sinks.s3", "S3Sink"),
 }
 
 Remembered = Callable[[str], Mapping[str, bytes]]

@@ -138,38 +138,7 @@ class CloudEventsSink:
 
     def render(self, entry: Entry) -> bytes:
         """One event as canonical JSON. Raises ValueError for what a CloudEvent, or OpenMeter, does not take."""
-        record = entry.record
-        attributes = {
-            "id": entry.id,
-            "source": _uri(record.source),
-            "specversion": "1.0",
-            "subject": entry.customer,
-            "type": entry.dimension,
-        }
-        if not entry.customer and self._profile == "generic":  # usage that is nobody's, which a copy may get
-            del attributes["subject"]
-        for name, text in attributes.items():
-            if not text:
-                raise ValueError(f"no {name}: an event needs one")
-            if _FORBIDDEN.search(text):
-                raise ValueError(f"{name} {text!r}: holds a character that an event may not")
-        data: dict[str, object] = {
-            "dimension": record.dimension,
-            "end": rfc3339(record.end),
-            "flags": sorted(record.flags),
-            "group": record.group,
-            "kind": record.kind,
-            "meter": record.meter,
-            "start": rfc3339(record.start),
-            "unit": entry.unit,
-            "value": entry.value,
-        }
-        if record.corrects is not None:
-            data["corrects"] = record.corrects
-        if record.kind == "gap":
-            data |= {"reason": record.reason, "bound": None if record.bound is None else str(record.bound)}
-        time = rfc3339(entry.at)
-        return _encoder.encode({**attributes, "time": time, "datacontenttype": "application/json", "data": data})
+        return structured(entry, anonymous=self._profile == "generic")
 
     async def stage(self, submission: Submission) -> None:
         """Nothing is made ready."""
@@ -237,6 +206,45 @@ class CloudEventsSink:
                 why = f"{meter.aggregation} of {meter.value_property or 'events'} of type {dimension}"
                 cure = "" if sums else f"Replace it by a meter with {wanted}."
                 yield Finding(f"meter {meter.slug}", sums, why, cure)
+
+
+def structured(entry: Entry, *, anonymous: bool) -> bytes:
+    """One event as canonical JSON. Raises ValueError for what a CloudEvent does not take.
+
+    `anonymous`: usage that is nobody's has no subject.
+    """
+    record = entry.record
+    attributes = {
+        "id": entry.id,
+        "source": _uri(record.source),
+        "specversion": "1.0",
+        "subject": entry.customer,
+        "type": entry.dimension,
+    }
+    if not entry.customer and anonymous:  # usage that is nobody's, which a copy may get
+        del attributes["subject"]
+    for name, text in attributes.items():
+        if not text:
+            raise ValueError(f"no {name}: an event needs one")
+        if _FORBIDDEN.search(text):
+            raise ValueError(f"{name} {text!r}: holds a character that an event may not")
+    data: dict[str, object] = {
+        "dimension": record.dimension,
+        "end": rfc3339(record.end),
+        "flags": sorted(record.flags),
+        "group": record.group,
+        "kind": record.kind,
+        "meter": record.meter,
+        "start": rfc3339(record.start),
+        "unit": entry.unit,
+        "value": entry.value,
+    }
+    if record.corrects is not None:
+        data["corrects"] = record.corrects
+    if record.kind == "gap":
+        data |= {"reason": record.reason, "bound": None if record.bound is None else str(record.bound)}
+    time = rfc3339(entry.at)
+    return _encoder.encode({**attributes, "time": time, "datacontenttype": "application/json", "data": data})
 
 
 def _listed(profile: Profile, reply: Reply) -> tuple[Sequence[_Meter | _MeterV3], int]:

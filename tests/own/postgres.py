@@ -44,7 +44,7 @@ class Postgres:
         self.password_file.write_text(PASSWORD)
         shutil.chown(directory, "nobody")
         shutil.chown(self.password_file, "nobody")
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self._process: subprocess.Popen[bytes] | None = None
         options = ("-A", "scram-sha-256", "-U", "postgres", f"--pwfile={self.password_file}", "--no-sync")
@@ -136,7 +136,8 @@ async def losing(port: int, lose: Lose) -> AsyncIterator[int]:
         await asyncio.gather(*handlers, return_exceptions=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -6,14 +6,18 @@ from pydantic import Field
 
 from agent.config.sinks.cloudevents import CloudEvents
 from agent.config.sinks.file import FileSink
+from agent.config.sinks.kafka import Kafka
 from agent.config.sinks.postgres import Postgres
+from agent.config.sinks.s3 import S3
 from agent.config.sinks.section import DimensionAtSink, Remote, SinkSection, Tls, Told
 
 __all__ = [
+    "S3",
     "AnySink",
     "CloudEvents",
     "DimensionAtSink",
     "FileSink",
+    "Kafka",
     "Postgres",
     "Remote",
     "SinkEntry",
@@ -22,5 +26,5 @@ __all__ = [
     "Told",
 ]
 
-AnySink = FileSink | CloudEvents | Postgres
+AnySink = FileSink | CloudEvents | Kafka | Postgres | S3
 SinkEntry = Annotated[AnySink, Field(discriminator="kind")]
