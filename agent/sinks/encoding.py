@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from importlib import import_module
 from typing import Any, Literal
 
 import msgspec
@@ -19,7 +20,9 @@ SUFFIXES: Mapping[Compression, str] = {"none": "", "gzip": ".gz", "zstd": ".zst"
 
 
 def suffix(form: Format, compression: Compression) -> str:
-    """What a file's name ends in; Parquet compresses inside."""
+    """What a file's name ends in; Parquet compresses inside. Raises ModuleNotFoundError where a library is missing."""
+    if form == "parquet" or compression == "zstd":
+        import_module("pyarrow")
     return ".parquet" if form == "parquet" else f".ndjson{SUFFIXES[compression]}"
 
 

@@ -10,13 +10,21 @@ from typing import Self
 
 import trustme
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from tests.own.postgres import free_port
 from tests.own.programs import kafka
 
 USER, PASSWORD = "metering", "s3cret-kafka"
-JAVA = ("java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JAVA = (
+    "java",
+    "-Xmx384m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)
 PROPERTIES = """
 process.roles=broker,controller
 node.id=1
@@ -52,7 +60,10 @@ class Kafka:
         self._ports = {"port": free_port(), "secure": free_port(), "controller": free_port()}
         self.servers, self.secure = f"127.0.0.1:{self._ports['port']}", f"127.0.0.1:{self._ports['secure']}"
         authority = trustme.CA()
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+        issued = authority.issue_cert("127.0.0.1")
+        key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+        written = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # Java reads no other form
+        (directory / "server.pem").write_bytes(written + b"".join(pem.bytes() for pem in issued.cert_chain_pems))
         self.ca_file, self.password_file = directory / "ca.pem", directory / "password"
         authority.cert_pem.write_to_path(self.ca_file)
         self.password_file.write_text(PASSWORD)
@@ -72,7 +83,7 @@ class Kafka:
     def start(self) -> None:
         """Until it answers."""
         self._process = self._java("kafka.Kafka", str(self._properties))
-        admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0, "error_cb": lambda _: None})
+        admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
         until = time.monotonic() + 60
         while time.monotonic() < until:
             try:
@@ -102,7 +113,7 @@ class Kafka:
         consumer.assign(places)
         found: list[Message] = []
         while len(found) < sum(ends):  # nothing here is transactional: each offset is a message
-            found += consumer.consume(1000, timeout=10)
+            found += consumer.consume(1000, timeout=0.1)
         consumer.close()
         return found
 

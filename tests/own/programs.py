@@ -9,7 +9,7 @@ GATEWAY = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 KAFKA = """<project><modelVersion>4.0.0</modelVersion>
 <groupId>own</groupId><artifactId>own</artifactId><version>1</version><dependencies>
 <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>4.1.1</version></dependency>
-<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-nop</artifactId><version>1.7.36</version></dependency>
+<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
 </dependencies></project>
 """
 
