@@ -30,6 +30,7 @@ SINKS: Mapping[str, tuple[str, str]] = {
     "kafka": ("agent.sinks.kafka", "KafkaSink"),
     "postgres": ("agent.sinks.postgres", "PostgresSink"),
     "s3": ("agent.sinks.s3", "S3Sink"),
+    "webhook": ("agent.sinks.webhook", "WebhookSink"),
 }
 EXTRAS: Mapping[str, str] = {"confluent_kafka": "kafka", "obstore": "s3", "psycopg": "postgres", "pyarrow": "parquet"}
 """What is installed only where its kind is wanted: the library → what to ask pip for."""

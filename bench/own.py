@@ -79,7 +79,7 @@ def _rows(records: int, data: Path) -> Sent:
         with tempfile.TemporaryDirectory(dir=data) as directory, Postgres(home) as server:
             fresh(spool.fill, spool.Work(records, directory))
             sent = fresh(into_rows, Work(directory, server.url, str(server.password_file)))
-            kept = server.rows("SELECT count(*) FROM metering_usage")[0][0]
+            kept = server.rows("SELECT count(*) FROM usage_records")[0][0]
     finally:
         shutil.rmtree(home)
     if (sent.records, kept) != (records, records):

@@ -8,6 +8,7 @@ sent it before. So a cluster that cannot be reached is found out before anything
 
 import asyncio
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from agent.spool.outbox import Submission
 
 REACH_SECONDS = 10.0
 POLL_SECONDS = 0.002
+HEARD = 20  # errors of the library beside its reports, of which the last tell why nobody answers
 HEADERS: list[tuple[str, str | bytes | None]] = [("content-type", SINGLE.encode())]
 REJECTED = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD)
 REFUSED = (
@@ -96,6 +98,7 @@ class KafkaSink:
         names = {"ca_file": "ssl.ca.location", "cert_file": "ssl.certificate.location", "key_file": "ssl.key.location"}
         self._settings |= {names[name]: str(path) for name, path in tls.files}
         self._producer: Producer | None = None
+        self._heard: deque[KafkaError] = deque(maxlen=HEARD)
 
     def render(self, entry: Entry) -> bytes:
         """One event as canonical JSON. Raises ValueError for what a CloudEvent does not take."""
@@ -151,14 +154,13 @@ class KafkaSink:
     async def _reached(self) -> Producer:
         """A producer whose cluster answers and has the topic. Raises UnusableError and KafkaException."""
         if self._producer is None:
-            heard: list[KafkaError] = []
             secret = {} if self._password is None else {"sasl.password": self._password.text()}
-            self._heard = heard
-            self._producer = Producer({**self._settings, **secret, "error_cb": heard.append})
+            self._producer = Producer({**self._settings, **secret, "error_cb": self._heard.append})
         producer = self._producer
         try:
             found = await asyncio.to_thread(producer.list_topics, self._topic, min(REACH_SECONDS, self._seconds))
         except KafkaException as error:
+            self._heard.clear()
             producer.poll(0)  # what it heard meanwhile says more than that nobody answered
             self._forget()
             said = next((heard for heard in self._heard if heard.code() in REFUSED), None)

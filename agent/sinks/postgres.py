@@ -79,7 +79,7 @@ class PostgresSink:
         sink_id: str,
         role: str,
         url: str,
-        table: str = "metering_usage",
+        table: str = "usage_records",
         *,
         password_file: Path | None = None,
         create: bool = True,

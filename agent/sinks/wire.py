@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 from msgspec import Struct
@@ -84,10 +85,16 @@ class Wire:
         return judge(reply, self._statuses, self._hide)
 
     async def exchange(
-        self, method: str, url: httpx.URL, body: bytes = b"", content_type: str | None = None, most: int = BODY_BYTES
+        self,
+        method: str,
+        url: httpx.URL,
+        body: bytes = b"",
+        content_type: str | None = None,
+        most: int = BODY_BYTES,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> Reply:
-        """One request and its reply, with up to `most` bytes of its body. Raises NoReplyError."""
-        headers = {"User-Agent": f"metering-agent/{__version__}"}
+        """One request and its reply, with up to `most` bytes of its body. Raises NoReplyError. `more` are headers."""
+        headers = {"User-Agent": f"metering-agent/{__version__}", **more}
         if content_type is not None:
             headers["Content-Type"] = content_type
         try:

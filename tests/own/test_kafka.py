@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from agent.sinks import Answer, Finding
 from agent.sinks.cloudevents import SINGLE
 from agent.sinks.kafka import KafkaSink
 from tests.own.kafka import USER, Kafka
-from tests.own.sending import Totals, filled, outcomes, started
+from tests.own.sending import Totals
 from tests.sinks.test_cloudevents import MINUTE, START, entry, record, submission
 from tests.spool.ledger import S
 
@@ -124,45 +123,6 @@ def test_one_message_that_is_too_large_does_not_take_the_others_with_it(broker: 
     for payload in large:
         assert send(broker.servers, topic, payload).items[1][0] == "rejected"
     assert send(broker.servers, topic, *rendered()).items[1][0] == "delivered"
-
-
-def test_a_broker_killed_again_and_again(broker: Kafka, tmp_path: Path) -> None:
-    """Nothing is missing, and what is there twice has one id."""
-    topic = broker.topic("killed")
-    expected = filled(tmp_path, "kafka", 6_000)
-    options = {"servers": broker.servers, "topic": topic, "plaintext": True, "max_batch": 20, "timeout": 20 * S}
-    sender = started(tmp_path, "kafka", options)
-    dice = random.Random(10)
-    for _ in range(2):
-        time.sleep(dice.uniform(0.5, 1.0))
-        broker.end()
-        broker.start()
-    assert sender.wait(100) == 0
-    assert totals(broker, topic)[0] == expected
-    assert outcomes(tmp_path)["delivered"] == 6_000
-
-
-def test_a_sender_killed_again_and_again(broker: Kafka, tmp_path: Path) -> None:
-    """By SIGKILL: nothing is missing, and what is there twice has one id."""
-    topic = broker.topic("sender")
-    expected = filled(tmp_path, "kafka", 6_000)
-    options = {"servers": broker.servers, "topic": topic, "plaintext": True, "max_batch": 20}
-    dice, kills = random.Random(11), 0
-    for _ in range(4):
-        before = len(broker.messages(topic))
-        sender = started(tmp_path, "kafka", options)
-        while sender.poll() is None and len(broker.messages(topic)) == before:
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0, 0.1))
-        kills += sender.poll() is None
-        sender.kill()
-        sender.wait()
-    sender = started(tmp_path, "kafka", options)
-    assert sender.wait(60) == 0
-    assert kills >= 2
-    sums, repeats = totals(broker, topic)
-    assert sums == expected
-    print(f"{kills} kills, {repeats} repeats discarded")
 
 
 def test_a_drain_that_is_cancelled_may_have_sent(broker: Kafka) -> None:

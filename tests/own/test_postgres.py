@@ -1,8 +1,6 @@
 """Rows in a real PostgreSQL: killed with its clients, with answers to COMMIT lost, its totals are the ledger's."""
 
 import asyncio
-import random
-import time
 from collections.abc import Coroutine
 from decimal import Decimal
 from pathlib import Path
@@ -12,8 +10,9 @@ import pytest
 
 from agent.sinks import Answer, Holding
 from agent.sinks.postgres import PostgresSink
+from tests.docs.pages import block, page, section
 from tests.own.postgres import Postgres, losing
-from tests.own.sending import Totals, deliver, filled, outcomes, started
+from tests.own.sending import Totals, deliver, filled, outcomes
 from tests.sinks.test_cloudevents import MINUTE, START, entry, record, submission
 from tests.spool.ledger import NOON, S
 
@@ -240,52 +239,22 @@ def test_a_lost_answer_to_commit_is_settled_by_the_same_ids(server: Postgres, tm
     assert not taken or met["duplicate"]
 
 
-def test_a_server_killed_again_and_again(server: Postgres, tmp_path: Path) -> None:
-    """With its acknowledged rows synced: the table's totals are the ledger's."""
-    expected = filled(tmp_path, "postgres", 4_000)
-    arguments = {"url": server.url, "table": "killed", "password_file": server.password_file, "max_batch": 20}
-    sender = started(tmp_path, "postgres", arguments)
-    dice = random.Random(6)
-    for _ in range(3):
-        time.sleep(dice.uniform(0.3, 0.8))
-        server.end()
-        server.start()
-    assert sender.wait(60) == 0
-    assert totals(server, "killed") == expected
-    met = outcomes(tmp_path)
-    assert met["delivered"] + met["duplicate"] == 4_000
-
-
-def test_a_sender_killed_again_and_again(server: Postgres, tmp_path: Path) -> None:
-    """By SIGKILL, in the middle of transactions: nothing twice, nothing missing."""
-    expected = filled(tmp_path, "postgres", 4_000)
-    arguments = {"url": server.url, "table": "sender", "password_file": server.password_file, "max_batch": 20}
-    dice, kills = random.Random(7), 0
-    for _ in range(5):
-        sender = started(tmp_path, "postgres", arguments)
-        before = _count(server, "sender")
-        while sender.poll() is None and _count(server, "sender") == before:
-            time.sleep(0.005)
-        time.sleep(dice.uniform(0, 0.1))
-        kills += sender.poll() is None
-        sender.kill()
-        sender.wait()
-    sender = started(tmp_path, "postgres", arguments)
-    assert sender.wait(60) == 0
-    assert kills >= 2
-    assert totals(server, "sender") == expected
-    met = outcomes(tmp_path)
-    assert met["delivered"] + met["duplicate"] == 4_000
-
-
-def _count(server: Postgres, table: str) -> int:
-    exists = server.rows("SELECT to_regclass(%s)::text", table)[0][0]
-    count: int = server.rows(f"SELECT count(*) FROM {table}")[0][0] if exists else 0
-    return count
-
-
 def test_usage_is_dated_in_the_table_as_it_was(server: Postgres) -> None:
     """The spool's own clock of tests is far from the server's: no time is the server's but `recorded_at`."""
     payload = built(server, "dated").render(entry(record(start=NOON - 60 * S, end=NOON)))
     send(server, "dated", payload)
     assert server.rows("SELECT extract(epoch FROM window_end)::bigint FROM dated") == [(NOON // S,)]
+
+
+def test_the_query_in_the_readme_says_what_each_owes(server: Postgres) -> None:
+    """Of what is billed, and in its month only."""
+    payloads = [*rendered(3), *rendered(1, kind="system"), *rendered(1, customer="beta")]
+    later = built(server, "x").render(
+        entry(record(start=START + 30 * 86_400 * S, end=START + 30 * 86_400 * S + MINUTE))
+    )
+    send(server, "usage_records", *payloads, later)
+    query = block(section(page("README.md"), "Your own database, bucket, topic or receiver"), "sql")
+    assert sorted(server.rows(query)) == [
+        ("acme", "cpu", "core-second", 3 * Decimal("300.123457")),
+        ("beta", "cpu", "core-second", Decimal("300.123457")),
+    ]

@@ -4,8 +4,6 @@ import asyncio
 import gzip
 import io
 import json
-import random
-import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +17,7 @@ from pyarrow import parquet
 from agent.sinks import Answer, Holding
 from agent.sinks.s3 import S3Sink
 from tests.own.gateway import Gateway
-from tests.own.sending import Totals, deliver, filled, outcomes, started
+from tests.own.sending import Totals, deliver, filled
 from tests.sinks.test_cloudevents import MINUTE, START, entry, record, submission
 from tests.spool.ledger import NOON
 
@@ -155,41 +153,6 @@ def test_all_that_it_holds_is_read_back(gateway: Gateway, layout: str) -> None:
     assert asyncio.run(read("beta")) == []
 
 
-def test_a_server_killed_again_and_again(gateway: Gateway, tmp_path: Path) -> None:
-    """Every record is in one file, and in one only."""
-    expected = filled(tmp_path, "s3", 4_000)
-    sender = started(tmp_path, "s3", arguments(gateway, "killed", max_batch=20))
-    dice = random.Random(8)
-    for _ in range(3):
-        time.sleep(dice.uniform(0.3, 0.8))
-        gateway.end()
-        gateway.start()
-    assert sender.wait(60) == 0
-    assert totals(gateway, "killed") == expected
-    assert len({one["id"] for one in rows(gateway, "killed")}) == len(rows(gateway, "killed")) == 4_000
-
-
-def test_a_sender_killed_again_and_again(gateway: Gateway, tmp_path: Path) -> None:
-    """By SIGKILL, in the middle of files: nothing twice, nothing missing."""
-    expected = filled(tmp_path, "s3", 4_000)
-    dice, kills = random.Random(9), 0
-    for _ in range(5):
-        before = len(gateway.files("sender"))
-        sender = started(tmp_path, "s3", arguments(gateway, "sender", max_batch=20))
-        while sender.poll() is None and len(gateway.files("sender")) == before:
-            time.sleep(0.002)
-        time.sleep(dice.uniform(0, 0.05))
-        kills += sender.poll() is None
-        sender.kill()
-        sender.wait()
-    sender = started(tmp_path, "s3", arguments(gateway, "sender", max_batch=20))
-    assert sender.wait(60) == 0
-    assert kills >= 2
-    assert totals(gateway, "sender") == expected
-    met = outcomes(tmp_path)
-    assert met["delivered"] + met["duplicate"] == 4_000
-
-
 def test_a_drain_that_is_cancelled_leaves_what_may_have_left(gateway: Gateway, tmp_path: Path) -> None:
     """What goes on in a thread, or in the library, meets its own file the next time."""
     expected = filled(tmp_path, "s3", 1_000)
@@ -205,5 +168,6 @@ def test_the_partition_is_the_day_on_which_it_was_frozen() -> None:
     """Which no retry changes."""
     sink = S3Sink("own", "billing", "s3://x")
     sent = submission(*rendered(2))
+    assert not sink.terms.splits
     assert sink.name(structs.replace(sent, prepared=NOON)).startswith("date=2027-01-15/")
     assert sink.name(structs.replace(sent, attempts=3, tainted=5)) == sink.name(sent)

@@ -10,6 +10,7 @@ from agent.config.sinks.kafka import Kafka
 from agent.config.sinks.postgres import Postgres
 from agent.config.sinks.s3 import S3
 from agent.config.sinks.section import DimensionAtSink, Remote, SinkSection, Tls, Told
+from agent.config.sinks.webhook import Webhook
 
 __all__ = [
     "S3",
@@ -24,7 +25,8 @@ __all__ = [
     "SinkSection",
     "Tls",
     "Told",
+    "Webhook",
 ]
 
-AnySink = FileSink | CloudEvents | Kafka | Postgres | S3
+AnySink = FileSink | CloudEvents | Kafka | Postgres | S3 | Webhook
 SinkEntry = Annotated[AnySink, Field(discriminator="kind")]

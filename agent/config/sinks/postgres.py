@@ -54,8 +54,8 @@ class Postgres(Told):
     `${NAME}` is read from the environment."""
     password_file: FilePath | None = None
     """File with the password; read for each connection. Default: none is given."""
-    table: Table = "metering_usage"
-    """The table, with its schema before a dot if it needs one. Default metering_usage."""
+    table: Table = "usage_records"
+    """The table, with its schema before a dot if it needs one. Default usage_records."""
     create: StrictBool = True
     """Whether the table is made where it is missing. Default true."""
     negative: StrictBool = True

@@ -80,7 +80,7 @@ class S3(Told):
     def problems(self) -> Found:
         """What it can be wrong about by itself: keys below it, what and cure."""
         if self.endpoint is not None and self.endpoint.startswith("http://") and not is_loopback(self.endpoint):
-            yield ("endpoint",), "what is sent would cross the network in the clear. Write https://."
+            yield ("endpoint",), "what is sent would cross the network in the clear. Use https."
         if self.layout == "paigo" and self.format != "ndjson":
             yield ("format",), "Paigo takes lines of JSON. Write ndjson, or leave it out."
         if self.layout == "paigo" and self.role == "billing":
