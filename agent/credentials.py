@@ -95,6 +95,25 @@ class Token:
         return said
 
 
+class Password:
+    """A password, read each time that it is needed; the end of its last line is not part of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def text(self) -> str:
+        """As it stands in the file now. Raises UnusableError."""
+        try:
+            with self._path.open("rb") as file:
+                text = file.read(TOKEN_BYTES).decode().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "no UTF-8"
+            raise UnusableError(f"password_file: {self._path}: {why}") from error
+        if not text or not text.isprintable():
+            raise UnusableError(f"password_file: {self._path}: {'more than one line' if text else 'empty'}")
+        return text
+
+
 def _stamp(name: str, path: Path) -> tuple[int, int, int]:
     try:
         found = path.stat()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agent.config import Cgroups, Config, Host, Kubernetes, SinkSection, SourceSection
 from agent.config.sinks import Remote
 from agent.config.sources import measures
+from agent.errors import ConfigError
 from agent.metering import Plan
 from agent.model import Meter
 from agent.sinks import Sink
@@ -30,7 +31,13 @@ SINKS: Mapping[str, tuple[str, str]] = {
     "http": ("agent.sinks.http", "HttpSink"),
     "lago": ("agent.sinks.lago", "LagoSink"),
     "stripe": ("agent.sinks.stripe", "StripeSink"),
+    "kafka": ("agent.sinks.kafka", "KafkaSink"),
+    "postgres": ("agent.sinks.postgres", "PostgresSink"),
+    "s3": ("agent.sinks.s3", "S3Sink"),
+    "webhook": ("agent.sinks.webhook", "WebhookSink"),
 }
+EXTRAS: Mapping[str, str] = {"confluent_kafka": "kafka", "obstore": "s3", "psycopg": "postgres", "pyarrow": "parquet"}
+"""What is installed only where its kind is wanted: the library → what to ask pip for."""
 
 Remembered = Callable[[str], Mapping[str, bytes]]
 """What a source, by its id, had the spool remember."""
@@ -123,11 +130,18 @@ def metadata_of(section: Kubernetes, cfg: Config, remembered: Mapping[str, bytes
 def build_sink(section: SinkSection, dated: Callable[[int], None] | None = None) -> Sink:
     """A new sink is one file, one section, and one line here. A heavy library loads where its kind is configured.
 
-    `dated` hears the date that each answer bears, in seconds of the epoch.
+    `dated` hears the date that each answer bears, in seconds of the epoch. Raises ConfigError where a library that it
+    needs is not installed.
     """
     module, name = SINKS[section.kind]
     hears = {"dated": dated} if isinstance(section, Remote) else {}
-    made: Sink = getattr(import_module(module), name)(section.id, section.role, **section.arguments(), **hears)
+    try:
+        made: Sink = getattr(import_module(module), name)(section.id, section.role, **section.arguments(), **hears)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name not in EXTRAS:
+            raise
+        cure = f'Run `pip install "metering-agent[{EXTRAS[error.name]}]"`.'
+        raise ConfigError([f"sinks[{section.id}]: {error.name} is not installed. {cure}"]) from error
     return made
 
 

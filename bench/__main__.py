@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
-from bench import delivery, machine, memory, pods, spool, sweep
+from bench import delivery, machine, memory, own, pods, spool, sweep
 from bench.scale import TINY, Scale
 
 BENCHES: Mapping[str, Callable[[Scale, Path], None]] = {
     "sweep": sweep.run,
     "spool": spool.run,
     "delivery": delivery.run,
+    "own": own.run,
     "memory": memory.run,
     "pods": pods.run,
 }

@@ -65,22 +65,27 @@ class Sent(Timed):
 
 
 def deliver(work: Work) -> Sent:
-    """Deliver all of the spool in `data` as the daemon does, the spool in a thread of its own."""
+    """Deliver all of the spool in `data` as the daemon does."""
     from agent.delivery.quantity import Measure
     from agent.delivery.rendering import Route
     from agent.sinks.cloudevents import CloudEventsSink
-    from agent.spool import Spool
-    from agent.spool.outbox import Outbox
 
     measure = Measure("cpu_core_seconds", "core-second", per=10**9, scale=6)
     route = Route({"cpu_core_seconds": measure}) if work.rounds else Route()
-    directory = Path(work.data)
-    store = Spool.open(directory / "data", run_dir=directory / "run", fingerprint={}, now=spool.NOON)
-    outbox = Outbox(store)
-    outbox.register(spool.SINK, "cloudevents", "billing", b"{}", since=None)
     sink = CloudEventsSink(
         spool.SINK, "billing", work.url, max_batch=work.batch, concurrency=work.concurrency, timeout=30 * 10**9
     )
+    return through(sink, route, Path(work.data))
+
+
+def through(sink: "Sink", route: "Route", directory: Path) -> Sent:
+    """Deliver all of the spool there through a sink, the spool in a thread of its own."""
+    from agent.spool import Spool
+    from agent.spool.outbox import Outbox
+
+    store = Spool.open(directory / "data", run_dir=directory / "run", fingerprint={}, now=spool.NOON)
+    outbox = Outbox(store)
+    outbox.register(spool.SINK, sink.kind, "billing", b"{}", since=None)
     out = Sent(time.time(), 0, f"synchronous={store.db.pragma('synchronous')}")
     with ThreadPoolExecutor(1) as thread:
         cpu, began = time.process_time(), time.perf_counter()
@@ -174,9 +179,9 @@ def run(scale: Scale, data: Path) -> None:
             columns["Collector"] = _collector(tenth, scale, data, synced=False)
         except NotBuiltError as error:
             print(f"without OpenTelemetry Collector: {error}")
-        _table(f"{count(work.records)} records, batch {batch}, {concurrency} under way", columns, budget)
+        table(f"{count(work.records)} records, batch {batch}, {concurrency} under way", columns, budget)
     whole = _agent(Work(scale.records, 1_000, 8, ""), data)
-    _table(f"{count(scale.records)} records, batch 1,000, 8 under way", {"agent": whole}, "")
+    table(f"{count(scale.records)} records, batch 1,000, 8 under way", {"agent": whole}, "")
 
 
 def _agent(work: Work, data: Path) -> Sent:
@@ -206,7 +211,8 @@ def _measured(measure: Callable[[Work], Sent], work: Work) -> Sent:
     return sent
 
 
-def _table(head: str, columns: Mapping[str, Sent], budget: str) -> None:
+def table(head: str, columns: Mapping[str, Sent], budget: str) -> None:
+    """Print what each column came to beside its budget."""
     rows: list[tuple[str, Callable[[Sent], str], str]] = [
         ("durability", lambda s: s.durability, ""),
         ("acknowledged", lambda s: f"{count(s.records / s.seconds)} /s", budget),

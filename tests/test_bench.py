@@ -11,6 +11,8 @@ from bench import tenants
 from bench.table import percentile, show
 from tests.cluster.programs import missing
 from tests.conftest import require
+from tests.own.postgres import missing
+from tests.own.programs import absent
 
 
 def bench(*arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
@@ -53,6 +55,17 @@ def test_the_sweep_bench_meters_real_groups_and_removes_them(tmp_path: Path) -> 
         assert part in text
     groups = [name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.startswith(tenants.PREFIX)]
     assert [name for name in groups if not Path("/proc", name.removeprefix(tenants.PREFIX)).exists()] == []
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+def test_the_bench_of_own_systems_delivers_to_real_servers(tmp_path: Path) -> None:
+    """Every record is a row, or in a file."""
+    for reason in (missing(), absent("go")):
+        require(not reason, reason)
+    text = printed("own", data=tmp_path)
+    for part in ("machine:", "synchronous=2", "PostgreSQL", "S3, ndjson", "S3, parquet", "≥ 20,000 /s"):
+        assert part in text
 
 
 @pytest.mark.real

@@ -141,36 +141,7 @@ class CloudEventsSink:
 
     def render(self, entry: Entry) -> bytes:
         """One event as canonical JSON. Raises ValueError for what a CloudEvent, or OpenMeter, does not take."""
-        record = entry.record
-        attributes = {
-            "id": entry.id,
-            "source": _uri(record.source),
-            "specversion": "1.0",
-            "subject": entry.customer,
-            "type": entry.dimension,
-        }
-        if not entry.customer and self._profile == "generic":  # usage that is nobody's, which a copy may get
-            del attributes["subject"]
-        for name, text in attributes.items():
-            if name != "id" and (wrong := _wrong(name, text)) is not None:
-                raise ValueError(wrong)
-        data: dict[str, object] = {
-            "dimension": record.dimension,
-            "end": rfc3339(record.end),
-            "flags": sorted(record.flags),
-            "group": record.group,
-            "kind": record.kind,
-            "meter": record.meter,
-            "start": rfc3339(record.start),
-            "unit": entry.unit,
-            "value": entry.value,
-        }
-        if record.corrects is not None:
-            data["corrects"] = record.corrects
-        if record.kind == "gap":
-            data |= {"reason": record.reason, "bound": None if record.bound is None else str(record.bound)}
-        time = rfc3339(entry.at)
-        return _encoder.encode({**attributes, "time": time, "datacontenttype": "application/json", "data": data})
+        return structured(entry, anonymous=self._profile == "generic")
 
     def shown(self, payloads: Sequence[bytes]) -> list[str]:
         """The request as it would leave, for people: without the token."""
@@ -226,6 +197,43 @@ class CloudEventsSink:
 
 def _summed(meter: Counter) -> bool:
     return meter.aggregation.upper() == "SUM" and meter.value == VALUE_PROPERTY
+
+
+def structured(entry: Entry, *, anonymous: bool) -> bytes:
+    """One event as canonical JSON. Raises ValueError for what a CloudEvent does not take.
+
+    `anonymous`: usage that is nobody's has no subject.
+    """
+    record = entry.record
+    attributes = {
+        "id": entry.id,
+        "source": _uri(record.source),
+        "specversion": "1.0",
+        "subject": entry.customer,
+        "type": entry.dimension,
+    }
+    if not entry.customer and anonymous:  # usage that is nobody's, which a copy may get
+        del attributes["subject"]
+    for name, text in attributes.items():
+        if name != "id" and (wrong := _wrong(name, text)) is not None:
+            raise ValueError(wrong)
+    data: dict[str, object] = {
+        "dimension": record.dimension,
+        "end": rfc3339(record.end),
+        "flags": sorted(record.flags),
+        "group": record.group,
+        "kind": record.kind,
+        "meter": record.meter,
+        "start": rfc3339(record.start),
+        "unit": entry.unit,
+        "value": entry.value,
+    }
+    if record.corrects is not None:
+        data["corrects"] = record.corrects
+    if record.kind == "gap":
+        data |= {"reason": record.reason, "bound": None if record.bound is None else str(record.bound)}
+    time = rfc3339(entry.at)
+    return _encoder.encode({**attributes, "time": time, "datacontenttype": "application/json", "data": data})
 
 
 def _listed(profile: Profile, reply: Reply) -> tuple[Sequence[_Meter | _MeterV3], int]:

@@ -19,6 +19,7 @@ from tests.mutants import (
     delivery,
     measuring,
     metadata,
+    own_systems,
     packaging,
     pods,
     reading,
@@ -30,7 +31,19 @@ from tests.mutants import (
 ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = tuple(
     mutant
-    for module in (measuring, pods, metadata, summary, attributing, delivery, reading, sinks, packaging, telling)
+    for module in (
+        measuring,
+        pods,
+        metadata,
+        summary,
+        attributing,
+        delivery,
+        reading,
+        sinks,
+        own_systems,
+        packaging,
+        telling,
+    )
     for mutant in module.MUTANTS
 )
 FAST = ("tests/delivery", "tests/laws", "tests/spool", "tests/sources")
@@ -66,10 +79,10 @@ def unsound(tests: Sequence[str]) -> str | None:
 
 
 def first_failure(where: Path, tests: Sequence[str]) -> str | None:
-    """The first of `tests` that fails in the copy at `where`, or None; of the chart's, real ones too."""
-    chart = [test for test in tests if test.startswith(packaging.NEAR)]
-    others = [test for test in tests if test not in chart]
-    return (_first(where, "not fault", chart) if chart else None) or (
+    """The first of `tests` that fails in the copy at `where`, or None; of the chart's and servers', real ones too."""
+    served = [test for test in tests if test.startswith((packaging.NEAR, own_systems.NEAR))]
+    others = [test for test in tests if test not in served]
+    return (_first(where, "not fault", served) if served else None) or (
         _first(where, "not real and not fault", others) if others else None
     )
 
