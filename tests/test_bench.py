@@ -11,7 +11,7 @@ from bench import tenants
 from bench.table import percentile, show
 from tests.cluster.programs import missing
 from tests.conftest import require
-from tests.own.postgres import missing
+from tests.own import postgres
 from tests.own.programs import absent
 
 
@@ -61,7 +61,7 @@ def test_the_sweep_bench_meters_real_groups_and_removes_them(tmp_path: Path) -> 
 @pytest.mark.timeout(300)
 def test_the_bench_of_own_systems_delivers_to_real_servers(tmp_path: Path) -> None:
     """Every record is a row, or in a file."""
-    for reason in (missing(), absent("go")):
+    for reason in (postgres.missing(), absent("go")):
         require(not reason, reason)
     text = printed("own", data=tmp_path)
     for part in ("machine:", "synchronous=2", "PostgreSQL", "S3, ndjson", "S3, parquet", "≥ 20,000 /s"):

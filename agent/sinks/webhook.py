@@ -15,9 +15,10 @@ from pathlib import Path
 from agent.credentials import TOKEN_BYTES, Tls, UnusableError
 from agent.model import NS_PER_S
 from agent.sinks import Answer, Entry, Finding, Terms
+from agent.sinks.login import NoReplyError
 from agent.sinks.meaning import DELIVERED, DUPLICATE, Meaning, judge
 from agent.sinks.row import row
-from agent.sinks.wire import NoReplyError, Wire
+from agent.sinks.wire import Wire
 from agent.spool.outbox import Submission
 
 PREFIX = "whsec_"
