@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from agent.errors import SourceError, SpoolFullError
 from agent.metering import Metering
 from agent.model import NS_PER_S
 from agent.reporting import Reporter
-from agent.sources import Followed, Source, Watched, kernel
+from agent.sources import Asking, Followed, Source, Watched, kernel
 from agent.spool.thread import OnThread
 
 IDLE_SECONDS = 1.0  # between two looks at watched sources when there are none to look at
@@ -88,10 +88,23 @@ class Sweeps:
                 )
                 for task in done:
                     task.result()
+                self._tell(wanted)
         finally:
             for task in running.values():
                 task.cancel()
             await asyncio.gather(*running.values(), return_exceptions=True)
+
+    def _tell(self, sources: Iterable[Source]) -> None:
+        for source in sources:
+            if isinstance(source, Asking) and (asked := source.asked()) is not None:
+                told = self._reporter.telemetry
+                told.followed(
+                    source.id,
+                    requests=asked.requests,
+                    relists=asked.relists,
+                    failing=asked.failing,
+                    heard=asked.heard,
+                )
 
 
 async def either(event: asyncio.Event, seconds: float) -> bool:

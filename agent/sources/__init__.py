@@ -6,6 +6,8 @@ beside CLOCK_BOOTTIME, and keeps nothing that a restart would miss.
 
 from typing import Protocol, runtime_checkable
 
+from msgspec import Struct
+
 from agent.model import Meter, Sweep
 
 
@@ -42,3 +44,20 @@ class Followed(Source, Protocol):
 
     async def follow(self) -> None:
         """For ever: keep what is known up to date. Raises nothing for what a network or a server can do."""
+
+
+class Asked(Struct, frozen=True):
+    """How asking a server goes: counts since the start, and the boottime at which it was last heard."""
+
+    requests: int
+    relists: int
+    failing: bool
+    heard: int
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """What asks a server, and can say how that goes."""
+
+    def asked(self) -> Asked | None:
+        """As things stand; None where nobody is asked."""

@@ -4,6 +4,14 @@ from tests.mutants import Mutant
 
 MUTANTS = (
     Mutant(
+        "nobody hears how asking the API server goes",
+        "alerts",
+        "tests/test_sweeps.py",
+        "agent/sweeps.py",
+        "                self._tell(wanted)\n",
+        "",
+    ),
+    Mutant(
         "a name is a pod",
         "L12",
         "tests/cli/test_explain_pod.py",

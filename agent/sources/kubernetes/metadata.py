@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 import msgspec
 from msgspec import Struct
 
+from agent.sources import Asked
 from agent.sources.kernel import boottime
 from agent.sources.kubernetes.access import Access
 from agent.sources.kubernetes.facts import Facts
@@ -101,6 +102,11 @@ class Metadata:
 
     async def close(self) -> None:
         """Connections end with `follow`, which is cancelled; nothing else is held."""
+
+    def asked(self) -> Asked:
+        """What telemetry says of it."""
+        stats = self.stats
+        return Asked(stats.requests, stats.relists, stats.failing is not None, stats.last_heard)
 
     @property
     def stats(self) -> Stats:

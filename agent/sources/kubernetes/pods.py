@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import structs
 
 from agent.model import Meter, Reading, Resource, Sample, Sweep
+from agent.sources import Asked, Asking
 from agent.sources.devices import Devices
 from agent.sources.group import Group
 from agent.sources.groups import Groups
@@ -121,6 +122,10 @@ class PodSource:
             await self._pods.follow()
         finally:
             await self._pods.close()
+
+    def asked(self) -> Asked | None:
+        """How asking the API server goes."""
+        return self._pods.asked() if isinstance(self._pods, Asking) else None
 
     def close(self) -> None:
         """Release every file and watch; safe to call twice."""

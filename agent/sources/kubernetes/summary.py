@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from agent.errors import SourceError
 from agent.model import NS_PER_S, Reading, Resource, Sample, Sweep
+from agent.sources import Asked, Asking
 from agent.sources.kernel import boottime
 from agent.sources.kubernetes import stats
 from agent.sources.kubernetes.facts import Facts, Pods
@@ -94,6 +95,10 @@ class SummarySource:
         self._news: dict[str, list[Told]] = {}
 
     # -- asking, on the loop ---------------------------------------------------------------------------------------
+
+    def asked(self) -> Asked | None:
+        """How asking the API server goes."""
+        return self._facts.asked() if isinstance(self._facts, Asking) else None
 
     async def follow(self) -> None:
         """Ask once per interval, and keep what is known of the pods up to date, for ever."""
