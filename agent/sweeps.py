@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from agent.errors import SourceError, SpoolFullError
 from agent.metering import Metering
@@ -52,27 +53,24 @@ class Sweeps:
 
     async def between(self) -> None:
         """For ever: keep the latest counters of what lives, each second and whenever something came or went."""
-        loop = asyncio.get_running_loop()
-        stirred = asyncio.Event()
-        heard: set[int] = set()
-        while True:
-            watched = {source.fileno(): source for source in self.sources.values() if isinstance(source, Watched)}
-            for fd in heard - watched.keys():
-                loop.remove_reader(fd)
-            for fd in watched.keys() - heard:
-                loop.add_reader(fd, stirred.set)
-            heard = set(watched)
-            now = kernel.boottime()
-            pauses = (source.next_read_within(now) / NS_PER_S for source in watched.values())
-            await either(stirred, min(pauses, default=IDLE_SECONDS))
-            for source in watched.values():
-                try:
-                    died = await self._on_thread(source.read)
-                except (SourceError, OSError) as error:
-                    self._reporter.fails(f"source {source.id}", str(error))
-                else:
-                    if died:
-                        await self._sweep(source)
+        stirred, ears = asyncio.Event(), Ears(asyncio.get_running_loop())
+        try:
+            while True:
+                watched = [source for source in self.sources.values() if isinstance(source, Watched)]
+                ears.listen(watched, stirred.set)
+                now = kernel.boottime()
+                pauses = (source.next_read_within(now) / NS_PER_S for source in watched)
+                await either(stirred, min(pauses, default=IDLE_SECONDS))
+                for source in watched:
+                    try:
+                        died = await self._on_thread(source.read)
+                    except (SourceError, OSError) as error:
+                        self._reporter.fails(f"source {source.id}", str(error))
+                    else:
+                        if died:
+                            await self._sweep(source)
+        finally:
+            ears.listen((), stirred.set)
 
     async def follow(self) -> None:
         """For ever: let those sources that learn over the network do so, each for as long as it is in use."""
@@ -94,6 +92,28 @@ class Sweeps:
             for task in running.values():
                 task.cancel()
             await asyncio.gather(*running.values(), return_exceptions=True)
+
+
+class Ears:
+    """Descriptors of watched sources that a loop listens to.
+
+    Duplicates: a reload closes a source while it is listened to, and the next connection may be given its number.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._of: dict[Watched, int] = {}
+
+    def listen(self, sources: Collection[Watched], heard: Callable[[], None]) -> None:
+        """To these and to no others."""
+        for source in self._of.keys() - set(sources):
+            fd = self._of.pop(source)
+            self._loop.remove_reader(fd)
+            os.close(fd)
+        for source in sources:
+            if source not in self._of:
+                fd = self._of[source] = os.dup(source.fileno())
+                self._loop.add_reader(fd, heard)
 
 
 async def either(event: asyncio.Event, seconds: float) -> bool:

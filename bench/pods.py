@@ -36,6 +36,8 @@ from tests.cluster.witness import pods
 INTERVAL = 15  # s
 EACH = 10  # pods of one namespace, which is one customer
 ROOM = 10  # pods beside those that are counted: the agent's
+REQUESTS = "metering_kubernetes_api_requests_total"
+SWEPT, SWEEPS = (f"metering_sweep_duration_seconds_{what}" for what in ("sum", "count"))
 METERS = (
     "cpu.time", "memory.working_set", "network.receive_bytes", "network.transmit_bytes", "io.read_bytes",
     "io.write_bytes", "pids", "alive.time",
@@ -113,14 +115,14 @@ def _phases(installed: Installed, scale: Scale, data: Path) -> dict[str, Spent]:
     installed.install()
     time.sleep(seconds / 4)
     pid = installed.pid()
-    cpu, asked, began = cpu_ns(pid), installed.metric("metering_kubernetes_api_requests_total"), time.perf_counter()
+    counted = {name: installed.metric(name) for name in (REQUESTS, SWEEPS, SWEPT)}
+    cpu, began = cpu_ns(pid), time.perf_counter()
     agent = _spent(cluster, seconds)
     lasted = time.perf_counter() - began
     agent.own = (cpu_ns(pid) - cpu) / 1e9 / lasted
     agent.resident, agent.most = status("VmRSS", pid), status("VmHWM", pid)
-    agent.requests = (installed.metric("metering_kubernetes_api_requests_total") - asked) / lasted * 60
-    sweeps = installed.metric("metering_sweep_duration_seconds_count")
-    agent.sweep = installed.metric("metering_sweep_duration_seconds_sum") / sweeps
+    counted = {name: installed.metric(name) - before for name, before in counted.items()}
+    agent.requests, agent.sweep = counted[REQUESTS] / lasted * 60, counted[SWEPT] / max(1, counted[SWEEPS])
     installed.uninstall()
     phases = {"agent": agent}
     try:

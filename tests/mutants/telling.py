@@ -4,6 +4,22 @@ from tests.mutants import Mutant
 
 MUTANTS = (
     Mutant(
+        "a closed source's descriptor is listened to",
+        "liveness",
+        "tests/test_sweeps.py",
+        "agent/sweeps.py",
+        "os.dup(source.fileno())",
+        "source.fileno()",
+    ),
+    Mutant(
+        "nobody hears how asking the API server goes",
+        "alerts",
+        "tests/telemetry/test_followed.py",
+        "agent/reporting.py",
+        "source, requests=stats.requests, relists=stats.relists, failing=failing, heard=stats.last_heard",
+        "source, requests=0, relists=0, failing=False, heard=0",
+    ),
+    Mutant(
         "a name is a pod",
         "L12",
         "tests/cli/test_explain_pod.py",
