@@ -76,8 +76,10 @@ def judge(submission: Submission, answer: Answer, terms: Terms, began: int, age:
         return Verdict({open_[0]: _rejected(submission, answer.why)}, (), tainted, "rejected")
     if open_ and forgotten(tainted, terms, age):
         why = f"{answer.why.rstrip('.')}; the sink may have it, and no longer knows its id"
-        unknown = open_ if terms.visibility_delay is None else ()  # else it is looked for
-        return Verdict(settled | dict.fromkeys(unknown, ("ambiguous", why)), (), tainted, "ambiguous")
+        unknown = open_ if terms.visibility_delay is None else ()  # else it is looked for, in parts if need be
+        halves = _halves(open_) if answer.outcome == "split" and terms.splits and not unknown else ()
+        outcome = "split" if halves else "ambiguous"
+        return Verdict(settled | dict.fromkeys(unknown, ("ambiguous", why)), halves, tainted, outcome)
     if open_ and answer.outcome == "split":
         if terms.splits and (refused or terms.key == "record"):
             return Verdict(settled, _halves(open_), tainted, "split")

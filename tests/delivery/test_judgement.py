@@ -281,3 +281,11 @@ def test_a_batch_that_is_called_a_duplicate_is_split_until_it_is_known_which(tai
     assert settled(judged(submission([1, 2], tainted=NOON), named)) == {1: "delivered", 2: "duplicate"}
     whole = judged(submission([1, 2], tainted=tainted), known, WHOLE)
     assert set(settled(whole).values()) == {"conflict" if tainted is None else "duplicate"}
+
+
+def test_what_is_refused_as_a_batch_and_may_be_there_is_looked_for_in_parts() -> None:
+    """L9, where ids are forgotten and can be read: one poison record would else be sent with its batch for ever."""
+    verdict = judged(submission([1, 2, 3]), UNSURE_SPLIT, structs.replace(NEVER, visibility_delay=HOUR))
+    assert (verdict.settled, verdict.groups, verdict.tainted) == ({}, ((1, 2), (3,)), NOON)
+    verdict = judged(submission([1, 2, 3]), LOST, structs.replace(NEVER, visibility_delay=HOUR))
+    assert (verdict.settled, verdict.groups, verdict.outcome) == ({}, (), "ambiguous")

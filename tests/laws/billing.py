@@ -13,7 +13,7 @@ from agent.clock import Moment
 from agent.delivery.drain import Drain
 from agent.delivery.rendering import Route
 from agent.record import UsageRecord
-from agent.sinks import Answer, Entry, Finding, Outcome, Sink, Terms
+from agent.sinks import Answer, Entry, Finding, Look, Outcome, Sink, Terms
 from agent.spool import Spool
 from agent.spool.outbox import Item, Outbox, Submission
 from tests.spool.ledger import NOON, append, opened
@@ -203,6 +203,17 @@ class BillingSink:
 
     async def close(self) -> None:
         raise NotImplementedError
+
+
+class OpenBillingSink(BillingSink):
+    """The same, of a billing system that can be read: it shows what it took after `visibility_delay`."""
+
+    async def look(self, submission: Submission) -> Look:
+        delay = (self.terms.visibility_delay or 0) / 1e9
+        before = asyncio.get_running_loop().time() - delay
+        known = self._billing.known
+        ids = {item.seq: json.loads(item.payload)["id"] for item in submission.items}
+        return Look(found={seq: id_ for seq, id_ in ids.items() if known.get(id_, 1e99) <= before}, why="read")
 
 
 class Life:

@@ -23,7 +23,7 @@ from agent.delivery.rendering import Route
 from agent.record import UsageRecord
 from agent.sinks import Terms
 from agent.spool.schema import STUCK
-from tests.laws.billing import FATES, HOUR, PER, Billing, BillingSink, Life, Timeless, base, now
+from tests.laws.billing import FATES, HOUR, PER, Billing, BillingSink, Life, OpenBillingSink, Timeless, base, now
 from tests.spool.ledger import DAY, NOON, S, record
 
 pytestmark = pytest.mark.timeout(300)  # many examples on a slow machine
@@ -95,6 +95,7 @@ async def lives(
     routes: Sequence[Route] = (),
     gaps: Sequence[float] = (),
     turns: Iterable[str] = (),
+    sink: type[BillingSink] = BillingSink,
 ) -> End:
     """Agents follow each other over one spool until everything is settled.
 
@@ -104,7 +105,7 @@ async def lives(
     deaths, third = iter(turns), -(-len(records) // 3)
     coming = chain((records[n : n + third] for n in range(0, len(records), third)), repeat(()))
     for configured, gap, more in zip(cycle(routes or [route(1)]), cycle(gaps or [0.0]), coming, strict=False):
-        life = Life(path, billing, BillingSink(billing, terms), configured, deaths)
+        life = Life(path, billing, sink(billing, terms), configured, deaths)
         try:
             life.append(more)
             if await life.to_its_end() and life.outbox.last() == len(records):
@@ -241,6 +242,26 @@ def test_nothing_is_sent_twice_to_a_billing_system_that_knows_no_ids(
     end = run(billing, minutes(uses), **world)
     holds(end, billing)
     assert not end.of("duplicate")
+
+
+@settings(max_examples=settings.default.max_examples // 3)  # type: ignore[union-attr]
+@given(
+    uses=uses,
+    fates=st.lists(st.sampled_from(sorted(set(FATES) - {"sours"})), max_size=14),
+    world=worlds,
+    delay=st.sampled_from([0, 600]),
+    each=st.booleans(),
+    poison=st.sets(st.integers(1, 9), max_size=2),
+)
+def test_a_billing_system_that_knows_no_ids_and_can_be_read_needs_no_person(
+    uses: list[tuple[str, str, int]], fates: list[str], world: dict[str, Any], delay: int, each: bool, poison: set[int]
+) -> None:
+    """L10: what may have arrived is found or cleared, whatever happens; what is refused is rejected, and only that."""
+    terms = structs.replace(world["terms"], visibility_delay=delay * S, splits=True)
+    billing = Billing(fates, horizon=0, each=each, poison=tuple(poison))
+    end = run(billing, minutes(uses), **world | {"terms": terms}, sink=OpenBillingSink)
+    holds(end, billing)
+    assert end.of("ambiguous") == []
 
 
 def until(end: float, fate: str) -> Iterator[str]:
