@@ -12,7 +12,6 @@ from msgspec import Struct, structs
 
 from agent import config
 from agent.config import Config, SinkSection, Told
-from agent.config.sinks import Remote
 from agent.delivery.rendering import Route
 from agent.errors import ConfigError
 from agent.model import NS_PER_S, Meter
@@ -49,8 +48,8 @@ class Outlet(Struct, frozen=True):
     @property
     def patience(self) -> float:
         """Seconds for which a change waits for what is under way: without dedupe, what is cut off is a person's."""
-        if isinstance(self.section, Remote) and self.section.remembers == 0:
-            return CHANGE_SECONDS + self.section.timeout / NS_PER_S
+        if isinstance(self.section, Told) and self.section.remembers == 0:
+            return CHANGE_SECONDS + self.section.allows / NS_PER_S
         return CHANGE_SECONDS
 
     @property

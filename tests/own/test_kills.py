@@ -101,7 +101,7 @@ def test_a_sender_to_s3_killed_again_and_again(gateway: Gateway, tmp_path: Path)
 def test_kafka_killed_again_and_again(broker: Kafka, tmp_path: Path) -> None:
     """Nothing is missing, and what is there twice has one id."""
     topic = broker.topic("killed")
-    expected = filled(tmp_path, "kafka", 6_000)
+    expected = filled(tmp_path, "kafka", 3_000)
     options = {"servers": broker.servers, "topic": topic, "plaintext": True, "max_batch": 20, "timeout": 20_000_000_000}
     sender = started(tmp_path, "kafka", options)
     dice = random.Random(10)
@@ -111,16 +111,16 @@ def test_kafka_killed_again_and_again(broker: Kafka, tmp_path: Path) -> None:
         broker.start()
     assert sender.wait(100) == 0
     assert sums_of_events(broker, topic)[0] == expected
-    assert outcomes(tmp_path)["delivered"] == 6_000
+    assert outcomes(tmp_path)["delivered"] == 3_000
 
 
 def test_a_sender_to_kafka_killed_again_and_again(broker: Kafka, tmp_path: Path) -> None:
     """By SIGKILL: nothing is missing, and what is there twice has one id."""
     topic = broker.topic("sender")
-    expected = filled(tmp_path, "kafka", 6_000)
+    expected = filled(tmp_path, "kafka", 3_000)
     options = {"servers": broker.servers, "topic": topic, "plaintext": True, "max_batch": 20}
     dice, kills = random.Random(11), 0
-    for _ in range(4):
+    for _ in range(3):
         before = len(broker.messages(topic))
         sender = started(tmp_path, "kafka", options)
         while sender.poll() is None and len(broker.messages(topic)) == before:

@@ -10,7 +10,6 @@ import pytest
 
 from agent.sinks import Answer, Holding
 from agent.sinks.postgres import PostgresSink
-from tests.docs.pages import block, page, section
 from tests.own.postgres import Postgres, losing
 from tests.own.sending import Totals, deliver, filled, outcomes
 from tests.sinks.test_cloudevents import MINUTE, START, entry, record, submission
@@ -244,17 +243,3 @@ def test_usage_is_dated_in_the_table_as_it_was(server: Postgres) -> None:
     payload = built(server, "dated").render(entry(record(start=NOON - 60 * S, end=NOON)))
     send(server, "dated", payload)
     assert server.rows("SELECT extract(epoch FROM window_end)::bigint FROM dated") == [(NOON // S,)]
-
-
-def test_the_query_in_the_readme_says_what_each_owes(server: Postgres) -> None:
-    """Of what is billed, and in its month only."""
-    payloads = [*rendered(3), *rendered(1, kind="system"), *rendered(1, customer="beta")]
-    later = built(server, "x").render(
-        entry(record(start=START + 30 * 86_400 * S, end=START + 30 * 86_400 * S + MINUTE))
-    )
-    send(server, "usage_records", *payloads, later)
-    query = block(section(page("README.md"), "Your own database, bucket, topic or receiver"), "sql")
-    assert sorted(server.rows(query)) == [
-        ("acme", "cpu", "core-second", 3 * Decimal("300.123457")),
-        ("beta", "cpu", "core-second", Decimal("300.123457")),
-    ]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from agent.cli.health import Check, Need, existing, judged
 from agent.config import Config, FileSink, SinkSection, Told
-from agent.config.sinks import Remote
 from agent.errors import AgentError
 from agent.model import NS_PER_S
 from agent.sinks import Finding, Sink
@@ -73,7 +72,7 @@ def _need(section: SinkSection) -> Need:
 
 
 def _patience(section: SinkSection) -> int:
-    return PATIENCE + (section.timeout if isinstance(section, Remote) else 0)
+    return PATIENCE + section.allows
 
 
 def _unseen(section: SinkSection) -> str | None:

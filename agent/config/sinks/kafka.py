@@ -76,6 +76,11 @@ class Kafka(Told):
         """The key that says where it goes, and its value: no two sinks may share it."""
         return "topic", f"{self.topic} of {self.servers}"
 
+    @property
+    def allows(self) -> int:
+        """How long an attempt may take, ns."""
+        return self.timeout
+
     def arguments(self) -> Mapping[str, object]:
         """What its sink is made of, beside id and role, as plain values."""
         names = ("servers", "topic", "plaintext", "username", "password_file", "mechanism", "dedupe_horizon")

@@ -79,6 +79,11 @@ class Postgres(Told):
         """The key that says where it goes, and its value: no two sinks may share it."""
         return "table", f"{self.table} of {self.url}"
 
+    @property
+    def allows(self) -> int:
+        """How long an attempt may take, ns."""
+        return self.timeout
+
     def arguments(self) -> Mapping[str, object]:
         """What its sink is made of, beside id and role, as plain values."""
         names = ("url", "table", "password_file", "create", "timeout", "max_batch", "max_bytes", "concurrency")

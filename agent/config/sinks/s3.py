@@ -65,6 +65,11 @@ class S3(Told):
         """The key that says where it goes, and its value: no two sinks may share it."""
         return "url", f"{self.endpoint or ''}{self.url}"
 
+    @property
+    def allows(self) -> int:
+        """How long an attempt may take, ns."""
+        return self.timeout
+
     def arguments(self) -> Mapping[str, object]:
         """What its sink is made of, beside id and role, as plain values."""
         names = ("url", "endpoint", "region", "credentials_file", "layout", "format", "compression", "timeout")

@@ -75,6 +75,11 @@ class SinkSection(Section):
         """The key that says where it goes, and its value: no two sinks may share it."""
         return "id", self.id
 
+    @property
+    def allows(self) -> int:
+        """How long an attempt may take, ns."""
+        return 0
+
     def arguments(self) -> Mapping[str, object]:
         """What its sink is made of, beside id and role, as plain values."""
         return {}
@@ -190,6 +195,11 @@ class Remote(Told):
     def place(self) -> tuple[str, str]:
         """The key that says where it goes, and its value: no two sinks may share it."""
         return "url", self.url
+
+    @property
+    def allows(self) -> int:
+        """How long an attempt may take, ns."""
+        return self.timeout
 
     def arguments(self) -> Mapping[str, object]:
         """What its sink is made of, beside id and role, as plain values."""
