@@ -91,6 +91,7 @@ def taken(config: Config, known_meters: Mapping[str, Sequence[Meter]]) -> Found:
     meters = {meter.name: meter for kind in known_meters.values() for meter in kind}
     bases = base_units(config, meters)
     for index, sink in enumerate(config.sinks):
+        yield from _untold(config, index, sink)
         for name, told in (sink.dimensions or {}).items() if isinstance(sink, Told) else ():
             at = ("sinks", index, "dimensions", name)
             if name not in (names := [entry.name for entry in config.meters]):
@@ -99,6 +100,14 @@ def taken(config: Config, known_meters: Mapping[str, Sequence[Meter]]) -> Found:
                 yield at, f"{name} is not a dimension of meters. {cure}"
             elif name in bases:  # else its meter is unknown, which is told there
                 yield from _told(at, told, bases[name])
+
+
+def _untold(config: Config, index: int, sink: SinkSection) -> Found:
+    """Labels by which usage is grouped, and which that sink cannot be told of."""
+    for entry in config.meters:
+        if isinstance(sink, Told) and (sink.takes is None or entry.name in sink.takes):
+            for why in filter(None, map(sink.untold, entry.group_by)):
+                yield ("sinks", index), f"{why}, so {entry.name} could not be told. Rename that key."
 
 
 def _told(at: Loc, told: DimensionAtSink, base: str) -> Found:

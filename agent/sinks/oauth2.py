@@ -18,7 +18,7 @@ from agent.sinks.login import Basic, Headers, NoReplyError
 from agent.sinks.meaning import asked_to_wait
 from agent.sinks.wire import Wire
 
-AHEAD = 300.0  # seconds before its end that a token is renewed, at most a tenth of its life
+AHEAD = 60.0  # seconds before its end that a token is renewed, at most a tenth of its life
 UNKNOWN_LIFE = 300.0  # of a token whose life is not told
 HELD = 4  # tokens that a late answer may still repeat
 
@@ -45,14 +45,14 @@ class ClientCredentials:
         asked: tuple[tuple[str, str], ...] = (),
         tls: Tls,
         timeout: int,
-        now: Callable[[], float] = monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """`name` is the section of the configuration, `asked` what the request says beside the grant: audience, scope.
 
         Raises ValueError for an address that cannot be used.
         """
         self._id, self._secret = client_id, client_secret
-        self._form, self._place, self._asked, self._now = form, place, asked, now
+        self._form, self._place, self._asked, self._clock = form, place, asked, clock
         login = Basic(client_id, client_secret, "oauth2")
         self._wire = Wire(name, token_url, {}, login=login, tls=tls, timeout=timeout, concurrency=1, dated=None)
         self._lock = asyncio.Lock()
@@ -62,7 +62,7 @@ class ClientCredentials:
     async def headers(self) -> Headers:
         """With the token in use, or a new one where that nears its end."""
         async with self._lock:
-            if not self._held or self._now() >= self._until:
+            if not self._held or self._clock() >= self._until:
                 await self._renew()
             return self._told()
 
@@ -95,7 +95,7 @@ class ClientCredentials:
         json = self._form == "json"
         body = msgspec.json.encode(asked) if json else urlencode(asked).encode()
         content_type = "application/json" if json else "application/x-www-form-urlencoded"
-        begun = self._now()
+        begun = self._clock()
         try:
             reply = await self._wire.exchange(
                 "POST", self._wire.url, body, content_type, anonymous=self._place == "body"

@@ -112,6 +112,7 @@ class Template:
                 if isinstance(part, _Reference) and not whole and part.name == "group":
                     raise TemplateError(place, "{group} is a mapping and stands alone. Write {group.LABEL} in a text.")
         self.names = {part.name for text in self._texts.values() for part in text if isinstance(part, _Reference)}
+        self.beside_labels = frozenset(_beside_labels(body))
         self.id_path = next(
             (place for (place, _), text in self._texts.items() if text == (_Reference("id"),) and _is_value(place)),
             None,
@@ -168,6 +169,19 @@ class Template:
 
 
 KEY = "\0key"  # marks, in a place, that a mapping's key is meant and not its value
+
+
+def _beside_labels(body: Body) -> Iterator[str]:
+    """The keys that stand where all labels do, too: a label of one of these names would hide it."""
+    inner: Sequence[Body] = ()
+    if isinstance(body, Mapping):
+        inner = list(body.values())
+        if f"{{{LABELS}}}" in body:
+            yield from (key for key in body if "{" not in key)
+    elif not isinstance(body, str | int | None):
+        inner = body
+    for one in inner:
+        yield from _beside_labels(one)
 
 
 def _is_value(place: tuple[str | int, ...]) -> bool:

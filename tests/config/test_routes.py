@@ -1,5 +1,7 @@
 """Which dimension goes to which sink and how it is told, as the configuration's words become plain values."""
 
+import pytest
+
 from agent.config import CloudEvents, Config, FileSink, route, sink_of
 from agent.config.scalars import NS
 
@@ -122,3 +124,21 @@ def test_only_those_who_have_an_id_there_are_known_to_such_a_sink() -> None:
     config = load(text(sinks=STRIPE, customers="customers: [{id: a, ids: {s: cus_1}}]"))
     told = route(config, config.sinks[0], METERS)
     assert (told.needs_ids, told.customers) == (True, {"a": "cus_1"})
+
+
+@pytest.mark.parametrize(("key", "wrong"), [("unit", True), ("units", False)])
+def test_a_label_that_would_hide_a_key_of_the_body_is_told_of_by_check(key: str, wrong: bool) -> None:
+    """Every record of the dimension would wait for a person."""
+    labels = f"{{{key}: '{{unit}}', '{{group.*}}': '{{group.*}}'}}"
+    body = f"body: {{a: '{{id}}', b: '{{value}}', c: '{{customer}}', d: {labels}}}"
+    answers = "answers: [{status: 200, means: delivered}]"
+    told = f"url: https://b.example/u, {body}, {answers}, dimensions: {{cpu_time: {{}}}}"
+    written = text(
+        meters="meters: [{meter: cpu.time, group_by: [unit]}]",
+        sinks=f"sinks: [{{id: s, kind: http, role: copy, {told}}}]",
+    )
+    if not wrong:
+        assert load(written).sinks
+        return
+    why = "the label unit and a key of the body have one name, so cpu_time could not be told. Rename that key."
+    assert problems(written) == [f"agent.yaml:3: sinks[0]: {why}"]

@@ -84,6 +84,14 @@ MUTANTS = (
         'if "id" not in template.names and False:',
     ),
     Mutant(
+        "a label that hides a key passes check",
+        "L7",
+        "tests/config/test_routes.py",
+        "agent/config/sinks/http.py",
+        "hidden = label in Template(self.body).beside_labels",
+        "hidden = False",
+    ),
+    Mutant(
         "an id inside a text counts as told",
         "L3",
         "tests/sinks/test_template.py",

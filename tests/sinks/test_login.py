@@ -85,10 +85,10 @@ def test_others_want_json_and_the_credentials_in_it(files: Path) -> None:
 
 
 def test_it_is_renewed_ahead_of_its_end(files: Path) -> None:
-    """Five minutes, or a tenth of its life: nothing is sent with a token that ends on its way."""
-    times = iter([0.0, 3299.0, 3300.0, 3300.0])
+    """A minute, or a tenth of its life: nothing is sent with a token that ends on its way."""
+    times = iter([0.0, 3539.0, 3540.0, 3540.0])
     tokens = [grant("t1", expires_in=3600), grant("t2", expires_in=3600)]
-    _, _, other = talk(oauth(files, now=lambda: next(times)), tokens, [reply(204)], sends=3)
+    _, _, other = talk(oauth(files, clock=lambda: next(times)), tokens, [reply(204)], sends=3)
     assert [request.headers["authorization"] for request in other.requests] == ["Bearer t1", "Bearer t1", "Bearer t2"]
 
 

@@ -178,6 +178,14 @@ class Http(Remote):
             text = "records are deltas, and this receiver cannot be asked whether it adds them"
             yield ("dimensions",), f"{text}. Name the dimensions, each with `aggregation: sum`, if it does."
 
+    def untold(self, label: str) -> str | None:
+        """Why no record with this label can be told there; None: it can."""
+        try:
+            hidden = label in Template(self.body).beside_labels
+        except TemplateError:  # which is told elsewhere
+            return None
+        return f"the label {label} and a key of the body have one name" if hidden else None
+
     def _wrong_body(self) -> Found:
         try:
             template = Template(self.body)

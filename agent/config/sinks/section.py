@@ -149,6 +149,10 @@ class Told(SinkSection):
             text = "not written, and a billing sink is asked of each dimension whether it adds what it gets"
             yield ("dimensions",), f"{text}. Name them."
 
+    def untold(self, label: str) -> str | None:  # noqa: ARG002 - for those that cannot tell all
+        """Why no record with this label can be told there; None: it can."""
+        return None
+
     def told(self, dimension: str) -> str:
         """What it calls a dimension."""
         return (self.dimensions or {}).get(dimension, DimensionAtSink()).id or dimension
