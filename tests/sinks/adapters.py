@@ -8,15 +8,19 @@ from decimal import Decimal
 from pathlib import Path
 
 from agent.delivery.rendering import Route
+from agent.kinds import build_sink
 from agent.model import NS_PER_S
 from agent.sinks import Sink
 from agent.sinks.cloudevents import CloudEventsSink
 from agent.sinks.file import FileSink
 from agent.sinks.paigo import PaigoSink
-from tests.sinks.doubles import Double, Totals, tunnelled
-from tests.sinks.events_double import Events
+from tests.sinks.built import section_of
+from tests.sinks.double import Request
+from tests.sinks.doubles import Double, Said, Totals, UnreachedError, tunnelled
+from tests.sinks.events_double import DAY, Events
 from tests.sinks.paigo_double import SECRET, Paigo
 from tests.sinks.property import CUSTOMERS, DIMENSIONS, Adapter
+from tests.sinks.vendors import VENDORS, Back
 
 DELAY = 600.0  # seconds, the longest for which this Paigo shows nothing
 
@@ -85,12 +89,47 @@ def paigo_sink(double: Double, path: Path) -> Iterator[Sink]:
         )
 
 
+class Vendored:
+    """A vendor's double, as the schedule drives it."""
+
+    def __init__(self, name: str, faults: Sequence[str], now: Callable[[], float]) -> None:
+        horizons = {"orb": 12 * 3600.0, "stripe-v1": DAY, "stripe-v2": DAY, "metronome": 34 * DAY, "amberflo": DAY}
+        self.back = Back(name, VENDORS[name], deque(faults), now, horizons.get(name))
+        self.faults = self.back.faults
+
+    async def answer(self, request: Request) -> Said | None:
+        """One request."""
+        if self.faults and self.faults[0] == "unreached":
+            self.faults.popleft()
+            raise UnreachedError
+        said = self.back.answer(request)
+        return None if said is None else Said(said[0], said[1].encode())
+
+    def totals(self) -> Totals:
+        """By customer and dimension."""
+        return self.back.totals()
+
+
+@contextmanager
+def _vendored(double: Double, path: Path) -> Iterator[Sink]:
+    assert isinstance(double, Vendored)
+    with tunnelled(double):
+        yield build_sink(section_of(double.back.name, f"http://127.0.0.1:9{double.back.vendor.target}", path))
+
+
+def _vendor(name: str) -> Adapter:
+    return Adapter(
+        (*_PLAIN, "stopped midway", "forgets"), lambda faults, now, _: Vendored(name, faults, now), _vendored
+    )
+
+
 _PLAIN = ("", "", "lost before", "lost after", "unreached", "503", "503 after", "429")
 _PAIGO = (*_PLAIN, "400", "expire", "unread lost before", "unread 503", "unread expire", "unread unreached")
 
 ADAPTERS: Mapping[str, Adapter] = {
     "file": Adapter((), lambda _f, _n, path: Shelf(path / "out"), _files, route=Route()),
     "cloudevents": Adapter((*_PLAIN, "forgets"), lambda faults, now, _p: Events(faults, now=now), _events),
+    **{name: _vendor(name) for name in VENDORS},
     "paigo": Adapter(_PAIGO, _paigo(DELAY), paigo_sink, settles=True),
     "paigo-at-once": Adapter(_PAIGO, _paigo(0.0), paigo_sink, settles=True),
 }
