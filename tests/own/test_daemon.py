@@ -21,7 +21,7 @@ def test_every_system_holds_what_the_kernel_counted(
     server: Postgres, gateway: Gateway, broker: Kafka, tmp_path: Path
 ) -> None:
     """Billed into the database, copied to the others; SIGKILL while it delivers, three times."""
-    own = {
+    own: dict[str, dict[str, object]] = {
         "postgres": {"url": server.url, "table": "daemon", "password_file": str(server.password_file)},
         "s3": {
             "url": f"s3://{gateway.bucket.name}/daemon",
