@@ -1,10 +1,8 @@
 """An Apache Kafka broker of the test's own, with listeners in the clear and with TLS and a password."""
 
-import base64
 import signal
 import subprocess
 import time
-import uuid
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +16,7 @@ from tests.own.postgres import free_port
 from tests.own.programs import kafka
 
 USER, PASSWORD = "metering", "s3cret-kafka"
+CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"  # 16 bytes in base64; one that began with a dash would be taken for an option
 JAVA = (
     "java",
     "-Xmx384m",
@@ -69,8 +68,8 @@ class Kafka:
         self.password_file.write_text(PASSWORD)
         self._properties = directory / "server.properties"
         self._properties.write_text(PROPERTIES.format(home=directory, user=USER, password=PASSWORD, **self._ports))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)).wait(60)
+        formatted = self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(self._properties))
+        assert formatted.wait(60) == 0, (directory / "log").read_text()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
