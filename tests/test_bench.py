@@ -92,7 +92,7 @@ def test_a_name_that_is_no_bench_is_refused_with_those_that_are(tmp_path: Path) 
     """A typo must not run everything."""
     done = bench("swep", data=tmp_path)
     assert done.returncode == 2
-    assert "swep: there are sweep, spool, delivery, memory" in done.stderr
+    assert "swep: there are sweep, spool, delivery, own, memory, pods" in done.stderr
 
 
 def test_columns_are_aligned_and_figures_stand_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:

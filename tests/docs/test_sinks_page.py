@@ -26,7 +26,7 @@ METERS = "meters: [{meter: cpu.time, dimension: cpu_core_seconds, group_by: [uni
 def test_every_kind_and_every_preset_stands_in_the_table() -> None:
     """With what it was tried against."""
     rows = [row[0] for row in table(PAGE)]
-    assert set(re.findall(r"^`([a-z]+)`", "\n".join(rows), re.MULTILINE)) == set(SINKS)
+    assert set(re.findall(r"^`([a-z0-9]+)`", "\n".join(rows), re.MULTILINE)) == set(SINKS)
     assert set(re.findall(r"preset: ([a-z0-9]+)", "\n".join(rows))) == set(get_args(Preset))
     assert code(rows[0]) == "file"
 

@@ -126,7 +126,7 @@ def test_a_token_is_renewed_before_it_ends_and_is_asked_for_once_by_all(tmp_path
 
     async def story() -> None:
         async with meeting(tmp_path, now=lambda: now[0], lasts=1000.0) as (sink, double):
-            sink._wire._login._now = lambda: now[0]  # type: ignore[union-attr]
+            sink._wire._login._clock = lambda: now[0]  # type: ignore[union-attr]
             await asyncio.gather(*(sink.send(frozen(sink)) for _ in range(9)))
             assert double.granted == 1
             now[0] += 939.0
