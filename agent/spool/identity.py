@@ -100,8 +100,8 @@ def private_directory(path: Path, key: str, *, only_ours: bool = False) -> Path:
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=True)
             sync_directory(path.parent)
-        elif only_ours and path.stat().st_uid == os.geteuid() and not any(path.iterdir()):
-            path.chmod(0o700)  # a kubelet makes a missing directory with 0755
+        elif only_ours and _made_for_us(path):
+            path.chmod(0o700)
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             raise SpoolUnusableError(
                 f"{key}: {path}: its file system is read-only. Mount it writable; it is tried again."
@@ -114,6 +114,13 @@ def private_directory(path: Path, key: str, *, only_ours: bool = False) -> Path:
         cure = f"Make it a writable directory of uid {os.geteuid()}, or name another in {key}."
         raise CannotStartError(f"{key}: {path}: {e.strerror}. {cure}") from e
     return path
+
+
+def _made_for_us(path: Path) -> bool:
+    """Whether it is empty, ours and open to others: a kubelet makes a missing directory with 0755."""
+    status = path.stat()
+    ours = status.st_uid == os.geteuid() and status.st_mode & 0o700 == 0o700
+    return ours and bool(status.st_mode & 0o077) and not any(path.iterdir())
 
 
 def sync_directory(path: Path) -> None:

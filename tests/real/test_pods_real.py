@@ -1,5 +1,6 @@
 """PodSource on the running kernel: groups laid out as the kubelet's, network namespaces, and what it costs."""
 
+import itertools
 import json
 import os
 import statistics
@@ -66,6 +67,9 @@ class Kubelet(Kernel):
         return "; ".join(f"echo $$ > {tree / path}/cgroup.procs" for tree in self.trees)
 
 
+NUMBERS = itertools.count(1)  # no name of a test is another's, whose end the kernel may not have seen to yet
+
+
 class Namespace:
     """A network namespace with one end of a veth pair in it, as a CNI plugin makes a pod's."""
 
@@ -87,7 +91,9 @@ class Namespace:
             subprocess.run(command.split(), check=True, capture_output=True)
 
     def delete(self) -> None:
-        subprocess.run(["ip", "netns", "del", self.name], check=False, capture_output=True)
+        # Both: the kernel lets go of a namespace, and of what is in it, when it has time.
+        for command in (f"ip netns del {self.name}", f"ip link del {self.host}"):
+            subprocess.run(command.split(), check=False, capture_output=True)
 
     def talk(self, count: int) -> None:
         """Send datagrams of 1,000 bytes to the node: 1,042 each with their headers."""
@@ -114,14 +120,16 @@ def kubelet() -> Iterator[Kubelet]:
 @pytest.fixture
 def namespaces() -> Iterator[list[Namespace]]:
     """Two pods' worth of network."""
+    made: list[Namespace] = []
     try:
-        made = [Namespace(number) for number in range(1, 3)]
+        made.extend(Namespace(next(NUMBERS)) for _ in range(2))
+        yield made
     except (OSError, subprocess.CalledProcessError) as error:
-        require(False, f"no network namespace can be made here: {error}")
+        require(False, f"no network namespace can be made here: {error}: {getattr(error, 'stderr', b'')!r}")
         raise
-    yield made
-    for namespace in made:
-        namespace.delete()
+    finally:
+        for namespace in made:
+            namespace.delete()
 
 
 def interfaces(sweep: Sweep) -> dict[str, Reading]:

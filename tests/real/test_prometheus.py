@@ -49,6 +49,7 @@ def measured() -> Telemetry:
     telemetry.backlog("files", 1, time.time_ns())
     telemetry.stuck("files", {})
     telemetry.clock_observed(Verdict.ACCEPTED, 5)
+    telemetry.followed("cgroups", requests=9, relists=1, failing=False, heard=boottime())
     return telemetry
 
 

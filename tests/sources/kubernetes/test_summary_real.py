@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import os
 import ssl
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.cluster.api import network_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.waiting import until
 from tests.cluster.witness import pods
+from tests.conftest import brought_up
 from tests.sources.kubernetes.summaries import BOOT, Agent, facts
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
@@ -84,6 +87,13 @@ class RealAgent(Agent):
                 return
             assert time.monotonic() < deadline, f"{billed} of {used} ns after {SETTLED} s"
             time.sleep(EVERY)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A node of its own: where containerd was once killed, a kubelet reads no pod that came after its own start (seen)."""
+    with brought_up(tmp_path_factory.mktemp("asked"), f"{os.getpid()}-asked") as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
