@@ -91,7 +91,7 @@ class RealAgent(Agent):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A node of its own: where containerd was once killed, a kubelet reads no pod that came after its own start (seen)."""
+    """A node of its own: where containerd was once killed, a kubelet reads no pod that came later (seen)."""
     with brought_up(tmp_path_factory.mktemp("asked"), f"{os.getpid()}-asked") as cluster:
         yield cluster
 
