@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,20 +24,13 @@ def require(condition: bool, reason: str) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
-@contextmanager
-def brought_up(directory: Path, tag: str) -> Iterator[Cluster]:
-    """A real Kubernetes for as long as this lasts; the first one is built."""
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A real Kubernetes, brought up once; a test that asks for it is `real`, and patient: the first one builds it."""
     require(not missing(), missing())
-    cluster = Cluster(directory, tag, bound=True)
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), f"{os.getpid()}", bound=True)
     try:
         cluster.up()
         yield cluster
     finally:
         cluster.down()
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A real Kubernetes, brought up once; a test that asks for it is `real`, and patient."""
-    with brought_up(tmp_path_factory.mktemp("cluster"), f"{os.getpid()}") as cluster:
-        yield cluster
