@@ -1,6 +1,7 @@
 """Who we are: renewed before it ends, asked for once more after a 401, and never told to anybody."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from agent.credentials import Tls, Token
 from agent.sinks import Answer
-from agent.sinks.login import Basic, Bearer, Login, Several
+from agent.sinks.login import Basic, Bearer, Headers, Login, Several
 from agent.sinks.meaning import DELIVERED
 from agent.sinks.oauth2 import ClientCredentials
 from agent.sinks.wire import Wire
@@ -142,3 +143,22 @@ def test_a_file_that_is_not_there_is_named(files: Path) -> None:
     assert (answer.left, answer.blocked) == (False, True)
     assert answer.why.startswith("sinks[x].secret_headers.X-Key: ")
     assert other.requests == []
+
+
+def test_a_refused_token_is_renewed_once_for_all_whom_it_failed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many requests as are under way meet the same 401, and the token server is asked once."""
+    login = oauth(files)("http://127.0.0.1:9/token")
+    assert isinstance(login, ClientCredentials)
+    renewed = itertools.count(1)
+
+    async def renew() -> None:
+        await asyncio.sleep(0)
+        login._held, login._until = [f"t{next(renewed)}"], float("inf")
+
+    monkeypatch.setattr(login, "_renew", renew)
+
+    async def story() -> list[Headers]:
+        used = await login.headers()
+        return await asyncio.gather(*(login.again(used) for _ in range(5)))
+
+    assert asyncio.run(story()) == [{"Authorization": "Bearer t2"}] * 5
