@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, StrictBool, ValidationInfo, WithJsonSchema
 
-from agent.config.scalars import NS, Duration, FilePath, Size, VendorName, expand, shown, written, written_duration
-from agent.config.sinks.section import LEAST_BYTES, Found, Tls, Told
+from agent.config.scalars import Duration, FilePath, Size, VendorName, expand, shown, written
+from agent.config.sinks.section import Found, Tls, Told, spoken
 from agent.credentials import Tls as Pems
 
 _SERVER = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}"
@@ -106,12 +106,7 @@ class Kafka(Told):
             yield ("plaintext",), "the password would cross the network in the clear. Leave plaintext out."
         if (self.username is None) != (self.password_file is None):
             yield ("password_file",), "a user name and a password belong together. Write both, or neither."
-        if self.tls.key_file is not None and self.tls.cert_file is None:
-            yield ("tls", "key_file"), "a key without its certificate. Add cert_file."
-        if self.timeout < NS["s"]:
-            yield ("timeout",), f"{written_duration(self.timeout)} is shorter than 1s. Write 1s or more."
-        if self.max_bytes < LEAST_BYTES:
-            yield ("max_bytes",), "smaller than one record may be. Write 4KiB or more."
+        yield from spoken(self.timeout, self.max_bytes, self.tls)
         if self.role == "billing":
             yield from self._billed()
 

@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, PlainValidator, StrictBool, ValidationInfo, WithJsonSchema
 
 from agent.address import is_loopback
-from agent.config.scalars import NS, Duration, FilePath, Size, expand, shown, written, written_duration
-from agent.config.sinks.section import LEAST_BYTES, Found, Told
+from agent.config.scalars import Duration, FilePath, Size, expand, shown, written
+from agent.config.sinks.section import Found, Told, spoken
 
 SETTINGS = ("channel_binding", "host", "sslcert", "sslkey", "sslmode", "sslrootcert")
 ENCRYPTED = ("require", "verify-ca", "verify-full")
@@ -102,7 +102,4 @@ class Postgres(Told):
         remote = urlsplit(self.url).hostname is not None and not is_loopback(self.url)
         if remote and dict(parse_qsl(urlsplit(self.url).query)).get("sslmode") not in ENCRYPTED:
             yield ("url",), "what is sent would cross the network in the clear. Add ?sslmode=verify-full."
-        if self.timeout < NS["s"]:
-            yield ("timeout",), f"{written_duration(self.timeout)} is shorter than 1s. Write 1s or more."
-        if self.max_bytes < LEAST_BYTES:
-            yield ("max_bytes",), "smaller than one record may be. Write 4KiB or more."
+        yield from spoken(self.timeout, self.max_bytes)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator, StrictBool, ValidationInfo, WithJsonSchema
 
 from agent.address import is_loopback
-from agent.config.scalars import NS, Duration, FilePath, Label, Size, Url, expand, shown, written, written_duration
-from agent.config.sinks.section import LEAST_BYTES, Found, Told
+from agent.config.scalars import Duration, FilePath, Label, Size, Url, expand, shown, written
+from agent.config.sinks.section import Found, Told, spoken
 
 _BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()=/-]*)?"
 
@@ -93,7 +93,4 @@ class S3(Told):
             if told is None or any(dimension.aggregation is None for dimension in told.values()):
                 text = "records are deltas, and files cannot be asked whether Paigo adds them"
                 yield ("dimensions",), f"{text}. Name the dimensions, each with `aggregation: sum`, if it does."
-        if self.timeout < NS["s"]:
-            yield ("timeout",), f"{written_duration(self.timeout)} is shorter than 1s. Write 1s or more."
-        if self.max_bytes < LEAST_BYTES:
-            yield ("max_bytes",), "smaller than one record may be. Write 4KiB or more."
+        yield from spoken(self.timeout, self.max_bytes)

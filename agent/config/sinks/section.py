@@ -174,6 +174,16 @@ class Tls(Section):
     """PEM file of its key. Default: it is in cert_file."""
 
 
+def spoken(timeout: int, max_bytes: int, tls: Tls | None = None) -> Found:
+    """What is wrong with how a server is spoken to, whatever the protocol: keys of the section, what and cure."""
+    if tls is not None and tls.key_file is not None and tls.cert_file is None:
+        yield ("tls", "key_file"), "a key without its certificate. Add cert_file."
+    if timeout < NS["s"]:
+        yield ("timeout",), f"{written_duration(timeout)} is shorter than 1s. Write 1s or more."
+    if max_bytes < LEAST_BYTES:
+        yield ("max_bytes",), "smaller than one record may be. Write 4KiB or more."
+
+
 class Remote(Told):
     """A sink over HTTP."""
 
@@ -234,9 +244,4 @@ class Remote(Told):
             yield ("url",), f"what is in {shown} would be sent in the clear. Write https://, or leave it out."
         if plain and self.tls != Tls():
             yield ("tls",), "the url is http://, which knows no TLS. Write https:// there, or leave tls out."
-        if self.tls.key_file is not None and self.tls.cert_file is None:
-            yield ("tls", "key_file"), "a key without its certificate. Add cert_file."
-        if self.timeout < NS["s"]:
-            yield ("timeout",), f"{written_duration(self.timeout)} is shorter than 1s. Write 1s or more."
-        if self.max_bytes < LEAST_BYTES:
-            yield ("max_bytes",), "smaller than one record may be. Write 4KiB or more."
+        yield from spoken(self.timeout, self.max_bytes, self.tls)
